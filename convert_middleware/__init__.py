@@ -1,0 +1,1 @@
+"""Server-side tracking for Convert Experiments: one line of middleware, every number right."""

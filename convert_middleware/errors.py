@@ -1,0 +1,110 @@
+"""What can go wrong, whose fault it is, and the evidence.
+
+Every error is a sentence with the way out and carries its facts as attributes. One root, few leaves.
+This module knows no other part of the package.
+"""
+
+from __future__ import annotations
+
+_SHOWN = 80  # characters of a foreign value that an error message repeats
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as an error message may show it: its repr, cut to 80 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a foreign __repr__ may raise anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+class ConvertError(Exception):
+    """The root of every error this package raises."""
+
+
+class ArgumentError(ConvertError, ValueError):
+    """The caller passed a value that cannot be recorded.
+
+    Attributes:
+        argument: Name of the argument.
+        value: What was passed.
+        reason: The rule it breaks, as the end of a sentence.
+    """
+
+    def __init__(self, argument: str, value: object, reason: str) -> None:
+        super().__init__(f"{argument}={shown(value)} {reason}.")
+        self.argument = argument
+        self.value = value
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+        return type(self), (self.argument, self.value, self.reason)
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """The caller passed a value of a type that cannot be recorded; also a ``TypeError``."""
+
+
+class SettingsError(ConvertError, ValueError):
+    """An option is missing, unknown or impossible; raised when the middleware is built.
+
+    Attributes:
+        option: Name of the option, or of the environment variable it was read from.
+        reason: What is wrong with it and how to mend it. A secret's value is never repeated.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"{option} {reason}.")
+        self.option = option
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.option, self.reason)
+
+
+class WireError(ConvertError, ValueError):
+    """A tracking request does not follow the published structure.
+
+    Attributes:
+        parameter: Name of the query parameter at fault, or ``"query"`` for the request as a whole.
+        text: The offending text.
+        reason: The rule it breaks.
+    """
+
+    def __init__(self, parameter: str, text: str, reason: str) -> None:
+        super().__init__(f"Parameter {parameter!r} {reason}; got {shown(text)}.")
+        self.parameter = parameter
+        self.text = text
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.parameter, self.text, self.reason)
+
+
+class TokenError(ConvertError, ValueError):
+    """A visitor token cannot be resumed.
+
+    Attributes:
+        reason: Why, as a :class:`~convert_middleware.cookie.Rejection` value such as ``"signature"``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The visitor token was refused ({reason}). Pass the text that Recorder.token() returned, "
+            "unchanged, to a tracker with the same secret_key."
+        )
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.reason,)
+
+
+class OutsideRequestError(ConvertError, LookupError):
+    """``current()`` was called where no request is being served."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no current request to record on. Call current() inside a request that passes "
+            "ConvertMiddleware, and start threads with contextvars.copy_context().run; outside requests use "
+            "Tracker.resume(token)."
+        )

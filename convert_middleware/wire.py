@@ -1,0 +1,304 @@
+"""Hit ⇄ tracking URL, in the published structure (PROTOCOL, section 1).
+
+One table of parameters is walked in both directions. This module knows how a hit is written, how long it
+may get and what is left out when it is too long; it never sends anything and decides nothing about what is
+new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
+
+from convert_middleware.errors import ArgumentError, WireError
+from convert_middleware.model import Exposure, Hit, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ENDPOINT: Final = "https://{project_id}.track.convertexperiments.com/track/"
+MAX_URL: Final = 4096  # bytes; DESIGN, section 5.7
+_MAX_READ: Final = 64 * 1024  # characters of a query that are looked at
+_ITEMS_READ: Final = 4096  # triplets or goals in one parameter
+
+
+def encode(hit: Hit, endpoint: str = ENDPOINT) -> str:
+    """Return the tracking URL of ``hit``.
+
+    Args:
+        hit: What to write.
+        endpoint: The URL up to the ``?``; ``{project_id}`` in it is replaced. Empty: only ``?…``.
+    """
+    return f"{endpoint.replace('{project_id}', str(hit.project_id))}?{query(hit)}"
+
+
+def query(hit: Hit) -> str:
+    """Return the query string of ``hit``, without the ``?``."""
+    parts = []
+    for parameter in _PARAMETERS:
+        value = getattr(hit, parameter.field)
+        if value is not None and (parameter.pair is None or getattr(hit, parameter.pair)):
+            parts.append(f"{parameter.name}={parameter.write(value)}")
+    return "&".join(parts)
+
+
+def decode(url: str) -> Hit:
+    """Return the hit that a tracking URL, or its query string alone, carries.
+
+    Raises:
+        WireError: It does not follow the published structure; the error names the parameter and the rule.
+    """
+    text = url.partition("?")[2] if "?" in url else url
+    text = text.partition("#")[0]
+    if len(text) > _MAX_READ:
+        raise WireError("query", text, f"is longer than {_MAX_READ} characters")
+    given = _split(text)
+    fields: dict[str, Any] = {}
+    for parameter in _PARAMETERS:
+        value = given.pop(parameter.name, None)
+        if value is not None:
+            fields[parameter.field] = _read(parameter, value)
+        elif parameter.required:
+            raise WireError(parameter.name, text, "is missing: it is always required")
+    for name in given:
+        raise WireError(name, given[name], "is no parameter of a tracking request")
+    for content, number in _PAIRS.items():
+        if (content.field in fields) != (number.field in fields):
+            here, absent = (content, number) if content.field in fields else (number, content)
+            raise WireError(here.name, text, f"needs parameter {absent.name!r}, which is missing")
+        if fields.get(number.field, 0) > len(fields.get(content.field, ())):
+            raise WireError(
+                number.name, str(fields[number.field]), f"counts more than {content.name!r} holds"
+            )
+    try:
+        return Hit(**fields)
+    except ArgumentError as error:  # pragma: no cover - the readers are at least as strict
+        raise WireError("query", text, f"breaks a rule: {error.argument} {error.reason}") from error
+
+
+def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
+    """Return ``hit`` as requests whose query strings have at most ``limit`` bytes.
+
+    History is left out first, oldest first: earlier goals, then earlier triplets. What is new is never left
+    out but spread over several requests: new triplets first, then new goals, each request with the triplets
+    as far as they hold its goals, the transaction with the first of them or alone (DESIGN, section 5.7).
+
+    Args:
+        hit: What to send.
+        limit: Bytes; not below 2 048, so that any single new item fits.
+
+    Returns:
+        The requests in sending order, and how many pieces of history were left out of the whole.
+    """
+    if len(query(hit)) <= limit:
+        return [hit], 0
+    slim, left_out = _without_history(hit, limit)
+    if len(query(slim)) <= limit:
+        return [slim], left_out
+    requests = list(_split_new(hit, limit))
+    kept_goals = {goal for request in requests for goal in request.goals}
+    kept_triplets = {exposure.experiment_id for request in requests for exposure in request.exposures}
+    left_out = sum(goal not in kept_goals for goal in hit.goals)
+    left_out += sum(exposure.experiment_id not in kept_triplets for exposure in hit.exposures)
+    return requests, left_out
+
+
+def _without_history(hit: Hit, limit: int) -> tuple[Hit, int]:
+    """Drop as little history as needed, oldest first; ``hit`` stays too long if that is not enough."""
+    old_goals, old_exposures = len(hit.goals) - hit.new_goals, len(hit.exposures) - hit.new_exposures
+    pieces = old_goals + old_exposures
+
+    def without(number: int) -> Hit:
+        goals, exposures = min(number, old_goals), max(0, number - old_goals)
+        return replace(
+            hit,
+            goals=hit.goals[: hit.new_goals] + hit.goals[hit.new_goals + goals :],
+            exposures=hit.exposures[: hit.new_exposures] + hit.exposures[hit.new_exposures + exposures :],
+        )
+
+    too_few, enough = 0, pieces  # the length falls with every piece, so halving finds the fewest
+    while too_few < enough - 1:
+        middle = (too_few + enough) // 2
+        if len(query(without(middle))) <= limit:
+            enough = middle
+        else:
+            too_few = middle
+    return without(enough), enough
+
+
+def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
+    bare = replace(hit, exposures=(), new_exposures=0, goals=(), new_goals=0, transaction=None)
+    presented = hit.exposures[: hit.new_exposures]
+    while presented:
+        number = len(presented)
+        while number > 1 and len(query(replace(bare, exposures=presented[:number]))) > limit - 8:
+            number //= 2
+        chunk = presented[:number]
+        if number == 1:
+            chunk = (_shortened(bare, chunk[0], limit),)
+        yield replace(bare, exposures=chunk, new_exposures=number)
+        presented = presented[number:]
+
+    transaction = hit.transaction
+    waiting = [hit.goals[: hit.new_goals]]
+    while waiting and waiting[0]:
+        goals = waiting.pop(0)
+        triplets = tuple(
+            replace(exposure, goals=tuple(goal for goal in exposure.goals if goal in goals))
+            for exposure in reversed(hit.exposures)
+        )
+        triplets = tuple(reversed([triplet for triplet in triplets if triplet.goals]))
+        whole = replace(bare, exposures=triplets, goals=goals, new_goals=len(goals), transaction=transaction)
+        if len(query(whole)) > limit and len(goals) > 1:
+            half = len(goals) // 2
+            waiting[:0] = [goals[:half], goals[half:]]
+            continue
+        slim, _ = _without_history(whole, limit)
+        if len(query(slim)) > limit:  # a single goal and a long transaction: one each
+            yield replace(slim, transaction=None)
+        else:
+            yield slim
+            transaction = None
+    if transaction is not None:
+        yield replace(bare, transaction=transaction)
+
+
+def _shortened(bare: Hit, exposure: Exposure, limit: int) -> Exposure:
+    """Leave out a triplet's oldest goals until it fits alone."""
+    while exposure.goals and len(query(replace(bare, exposures=(exposure,)))) > limit - 8:
+        exposure = replace(exposure, goals=exposure.goals[len(exposure.goals) // 2 + 1 :])
+    return exposure
+
+
+def _split(text: str) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for piece in text.split("&"):
+        name, equals, value = piece.partition("=")
+        if not equals:
+            raise WireError("query", piece, "must consist of name=value pieces joined by '&'")
+        if name in given:
+            raise WireError(name, value, "is given twice")
+        given[name] = value
+    return given
+
+
+def _read(parameter: _Parameter, raw: str) -> Any:
+    try:
+        text = unquote(raw, errors="strict")
+    except UnicodeDecodeError:
+        raise WireError(parameter.name, raw, "is not UTF-8") from None
+    try:
+        return parameter.read(raw, text)
+    except _Broken as broken:
+        raise WireError(parameter.name, raw, str(broken)) from None
+    except ArgumentError as error:
+        raise WireError(parameter.name, raw, f"breaks a rule: {error.argument} {error.reason}") from None
+
+
+class _Broken(Exception):  # noqa: N818 - never leaves this module
+    """What is wrong with a piece of text, as the end of a sentence."""
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise _Broken(f"holds {text[:40]!r} where a whole number of at most 19 digits was expected")
+    return int(text)
+
+
+def _numbers(text: str, separator: str) -> tuple[int, ...]:
+    pieces = text.split(separator)
+    if len(pieces) > _ITEMS_READ:
+        raise _Broken(f"holds more than {_ITEMS_READ} items")
+    return tuple([_number(piece) for piece in pieces])
+
+
+def _write_triplets(exposures: tuple[Exposure, ...]) -> str:
+    return ",".join(
+        [
+            f"{x.experiment_id}-{x.variation_id}-{'.'.join(map(str, x.goals))}"
+            if x.goals
+            else f"{x.experiment_id}-{x.variation_id}"
+            for x in exposures
+        ]
+    )
+
+
+def _read_triplets(_raw: str, text: str) -> tuple[Exposure, ...]:
+    pieces = text.split(",")
+    if len(pieces) > _ITEMS_READ:
+        raise _Broken(f"holds more than {_ITEMS_READ} triplets")
+    return tuple([_read_triplet(piece) for piece in pieces])
+
+
+def _read_triplet(text: str) -> Exposure:
+    fields = text.split("-")
+    if len(fields) not in (2, 3):
+        raise _Broken(f"holds {text[:40]!r} where experiment-variation-goal.goal… was expected")
+    # A missing third field and an empty one both mean "no goal yet" (PROTOCOL, section 1, gap 2).
+    goals = _numbers(fields[2], ".") if len(fields) == 3 and fields[2] else ()
+    return Exposure(_number(fields[0]), _number(fields[1]), goals)
+
+
+def _write_goals(goals: tuple[int, ...]) -> str:
+    return ",".join(map(str, goals))
+
+
+def _write_transaction(transaction: Transaction) -> str:
+    return transaction.separator.join(
+        (
+            ".".join(map(str, transaction.goals)),
+            quote(transaction.transaction_id, safe=""),
+            str(transaction.value),
+            str(transaction.products),
+        )
+    )
+
+
+def _read_transaction(raw: str, text: str) -> Transaction:
+    fields = text.split("|")
+    if len(fields) != 4:
+        raise _Broken(f"has {len(fields)} fields where goals|transaction id|value|products were expected")
+    goals, transaction_id, value, products = fields
+    whole, point, cents = value.partition(".")
+    if not (point and len(cents) == 2 and cents.isascii() and cents.isdigit() and _number(whole) >= 0):
+        raise _Broken(f"holds the value {value[:40]!r} where two decimals were expected")
+    separator = "|" if "|" in raw else "%7C"
+    return Transaction(_numbers(goals, "."), transaction_id, value, _number(products), separator)  # type: ignore[arg-type]  # the value is converted at birth
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """One row of the table: a name on the wire, a field of the hit, and the way between them."""
+
+    name: str
+    field: str
+    write: Callable[[Any], str]
+    read: Callable[[str, str], Any]  # raw text, percent-decoded text
+    required: bool = False
+    pair: str | None = None  # written only if this field of the hit holds something
+
+
+def _read_number(_raw: str, text: str) -> int:
+    return _number(text)
+
+
+def _read_goals(_raw: str, text: str) -> tuple[int, ...]:
+    return _numbers(text, ",")
+
+
+_PARAMETERS: Final = (
+    _Parameter("c", "customer_id", str, _read_number, required=True),
+    _Parameter("p", "project_id", str, _read_number, required=True),
+    _Parameter("e", "exposures", _write_triplets, _read_triplets, pair="exposures"),
+    _Parameter("ea", "new_exposures", str, _read_number, pair="exposures"),
+    _Parameter("g", "goals", _write_goals, _read_goals, pair="goals"),
+    _Parameter("ga", "new_goals", str, _read_number, pair="goals"),
+    _Parameter("t", "transaction", _write_transaction, _read_transaction),
+)
+_FIELDS: Final = {parameter.field: parameter for parameter in _PARAMETERS}
+_PAIRS: Final = {
+    _FIELDS[parameter.pair]: parameter
+    for parameter in _PARAMETERS
+    if parameter.pair and parameter.pair != parameter.field
+}
