@@ -55,6 +55,17 @@ def identifier(argument: str, value: Id) -> int:
     return number
 
 
+def check_ids(argument: str, values: tuple[int, ...]) -> None:
+    """Raise unless every value is an int that can be an id; nothing is converted."""
+    for value in values:
+        if type(value) is not int:
+            raise ArgumentTypeError(
+                argument, value, f"has the wrong type {type(value).__name__}: int expected"
+            )
+        if not 0 < value <= MAX_ID:
+            identifier(argument, value)
+
+
 def count(argument: str, value: int, least: int, most: int) -> int:
     """Return ``value`` if it is a whole number from ``least`` to ``most``."""
     number = value if type(value) is int else _whole(argument, value, "a whole number was expected")
@@ -158,10 +169,9 @@ class Exposure:
     goals: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        identifier("experiment_id", self.experiment_id)
-        identifier("variation_id", self.variation_id)
-        for goal in self.goals:
-            identifier("goals", goal)
+        check_ids("experiment_id", (self.experiment_id,))
+        check_ids("variation_id", (self.variation_id,))
+        check_ids("goals", self.goals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +222,8 @@ class Hit:
     transaction: Transaction | None = None
 
     def __post_init__(self) -> None:
-        identifier("customer_id", self.customer_id)
-        identifier("project_id", self.project_id)
+        check_ids("customer_id", (self.customer_id,))
+        check_ids("project_id", (self.project_id,))
+        check_ids("goals", self.goals)
         count("new_exposures", self.new_exposures, 0, len(self.exposures))
-        for goal in self.goals:
-            identifier("goals", goal)
         count("new_goals", self.new_goals, 0, len(self.goals))

@@ -1,0 +1,18 @@
+"""Visitor ⇄ signed cookie: the payload, the signature and the headers."""
+
+from convert_middleware.cookie.codec import CLOCK_SKEW, CookieCodec, check_keys
+from convert_middleware.cookie.header import MAX_AGE, CookieOptions, find
+from convert_middleware.cookie.payload import BUDGET, Evicted, RejectedError, Rejection
+
+__all__ = [
+    "BUDGET",
+    "CLOCK_SKEW",
+    "MAX_AGE",
+    "CookieCodec",
+    "CookieOptions",
+    "Evicted",
+    "RejectedError",
+    "Rejection",
+    "check_keys",
+    "find",
+]

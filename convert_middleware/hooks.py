@@ -1,0 +1,247 @@
+"""Events, and announcing them without ever harming who announces.
+
+A hook is any callable that takes one frozen event. Hooks see events and nothing else; events carry a visitor
+only as a short hash. Time is handed in. This module decides how often something may be logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from hashlib import blake2s
+from typing import Final
+
+LOG_PERIOD: Final = 60.0  # seconds between two log lines of one kind
+MAX_FAILURES: Final = 10  # in a row, after which a hook is switched off
+
+logger: Final = logging.getLogger("convert_middleware")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitorEvent(Event):
+    """Something that happened to a visitor, named by a short hash of the visitor id."""
+
+    visitor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureRecorded(VisitorEvent):
+    """A visitor was presented an experiment for the first time, and the response was sent."""
+
+    experiment_id: int
+    variation_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoalReached(VisitorEvent):
+    """A visitor reached a goal for the first time."""
+
+    goal_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionRecorded(VisitorEvent):
+    """An order was recorded. Its id and value are not part of the repr, so that no log shows them."""
+
+    goal_ids: tuple[int, ...]
+    transaction_id: str = field(repr=False)
+    value: Decimal = field(repr=False)
+    products: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariationConflict(VisitorEvent):
+    """A handler asked for another variation than the one the visitor has; the first one stays."""
+
+    experiment_id: int
+    kept: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitorForgotten(VisitorEvent):
+    """A handler called ``forget()``: the cookie is deleted and nothing of this request is sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateEvicted(VisitorEvent):
+    """A cookie would have become too long; the oldest parts of the state were let go."""
+
+    transactions: int
+    experiments: int
+    goals: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLeftOut(VisitorEvent):
+    """A request would have become too long; this many old goals and triplets were left out of it."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArgumentRejected(Event):
+    """A handler recorded something impossible and ``strict`` is off."""
+
+    argument: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieRejected(Event):
+    """A browser sent a visitor cookie that is no valid state."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheGuarded(Event):
+    """A response that is one visitor's own was open to shared caches and was made private."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitFlushed(VisitorEvent):
+    """A hit was handed over for delivery."""
+
+    new_exposures: int
+    new_goals: int
+    transaction: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitDelivered(Event):
+    """Convert took a hit; ``age`` is seconds since it was handed over."""
+
+    attempts: int
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitRetried(Event):
+    """An attempt failed and another one will follow after ``delay`` seconds."""
+
+    reason: str
+    attempts: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitDropped(Event):
+    """A hit was given up, counted under ``reason``."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitDead(Event):
+    """Convert will never take a hit; ``reason`` says why, redacted."""
+
+    reason: str
+
+
+Hook = Callable[[Event], object]
+
+
+def visitor_hash(visitor_id: str) -> str:
+    """Return the 8 hexadecimal digits that stand for a visitor in events."""
+    return blake2s(visitor_id.encode(), digest_size=4).hexdigest()
+
+
+class Announcer:
+    """Calls the hooks in order, isolated from each other and from the caller, and logs within limits.
+
+    Args:
+        hooks: Callables; each may also have ``shutdown()`` and ``force_flush(timeout)``.
+        clock: Returns seconds; only differences are used.
+    """
+
+    def __init__(self, hooks: Sequence[Hook], clock: Callable[[], float]) -> None:
+        self._hooks = list(hooks)
+        self._failures = dict.fromkeys(range(len(self._hooks)), 0)
+        self._clock = clock
+        self._logged: dict[str, tuple[float, int]] = {}  # kind -> when, how many left out since
+        self._busy = threading.local()
+        self.active = bool(self._hooks)
+
+    def announce(self, event: Event) -> None:
+        """Hand ``event`` to every hook. What a hook announces itself is not announced again to it."""
+        with self._once("announcing") as first:
+            if first:
+                for number in list(self._failures):
+                    self._call(number, lambda hook: hook(event))
+
+    def force_flush(self, timeout: float) -> None:
+        """Ask the hooks that buffer to hand everything on, within ``timeout`` seconds each."""
+        for number in list(self._failures):
+            self._call(number, lambda hook: getattr(hook, "force_flush", _ignore)(timeout))
+
+    def shutdown(self) -> None:
+        """Tell the hooks that no event follows."""
+        for number in list(self._failures):
+            self._call(number, lambda hook: getattr(hook, "shutdown", _nothing)())
+
+    def log(self, level: int, kind: str, message: str, *args: object) -> None:
+        """Log a line, but at most one of its kind in a minute, and none that logging itself causes."""
+        with self._once("logging") as first:
+            if not first:
+                return
+            now = self._clock()
+            last, left_out = self._logged.get(kind, (float("-inf"), 0))
+            if now - last < LOG_PERIOD:
+                self._logged[kind] = last, left_out + 1
+                return
+            self._logged[kind] = now, 0
+            more = f" ({left_out} more of this kind since the last line)" if left_out else ""
+            logger.log(level, message + more, *args)
+
+    def _call(self, number: int, call: Callable[[Hook], object]) -> None:
+        hook = self._hooks[number]
+        try:
+            call(hook)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a hook may raise anything, even SystemExit, and harms nobody
+            failures = self._failures[number] = self._failures.get(number, 0) + 1
+            name = getattr(hook, "__qualname__", type(hook).__qualname__)
+            self.log(logging.ERROR, f"hook {number}", "The hook %s raised an error; it was ignored.", name)
+            if failures >= MAX_FAILURES:
+                self._failures.pop(number, None)
+                self.active = bool(self._failures)
+                self.log(
+                    logging.ERROR, f"hook {number} off", "The hook %s failed %d times in a row; it is off.",
+                    name, failures,
+                )  # fmt: skip
+        else:
+            if number in self._failures:
+                self._failures[number] = 0
+
+    @contextmanager
+    def _once(self, what: str) -> Iterator[bool]:
+        """Yield whether this thread is not doing ``what`` already."""
+        if getattr(self._busy, what, False):
+            yield False
+            return
+        setattr(self._busy, what, True)
+        try:
+            yield True
+        finally:
+            setattr(self._busy, what, False)
+
+
+def _ignore(_timeout: float) -> None:
+    """Stand in for a hook that has nothing to flush."""
+
+
+def _nothing() -> None:
+    """Stand in for a hook that has nothing to shut down."""
