@@ -11,9 +11,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
 from hashlib import blake2s
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 LOG_PERIOD: Final = 60.0  # seconds between two log lines of one kind
 MAX_FAILURES: Final = 10  # in a row, after which a hook is switched off
@@ -175,7 +177,9 @@ class Announcer:
         self.active = bool(self._hooks)
 
     def announce(self, event: Event) -> None:
-        """Hand ``event`` to every hook. What a hook announces itself is not announced again to it."""
+        """Hand ``event`` to every hook; what a hook causes itself is not announced."""
+        if not self.active:
+            return
         with self._once("announcing") as first:
             if first:
                 for number in list(self._failures):
@@ -202,8 +206,9 @@ class Announcer:
                 self._logged[kind] = last, left_out + 1
                 return
             self._logged[kind] = now, 0
-            more = f" ({left_out} more of this kind since the last line)" if left_out else ""
-            logger.log(level, message + more, *args)
+            if left_out:
+                message = f"{message} ({left_out} more of this kind since the last line)"
+            logger.log(level, message, *args)
 
     def _call(self, number: int, call: Callable[[Hook], object]) -> None:
         hook = self._hooks[number]

@@ -65,10 +65,7 @@ class Host(Protocol):
     def now(self) -> int:
         """Return seconds since the epoch."""
 
-    def load(self, cookies: Iterable[str]) -> tuple[Visitor, bool]:
-        """Return the visitor these cookies describe, and whether the cookie should be signed anew."""
-
-    def flush(self, page: Page) -> None:
+    def send_news(self, page: Page) -> None:
         """Send what is news on the page; never raises."""
 
     def write_token(self, visitor: Visitor) -> str:
@@ -83,15 +80,17 @@ class Page:
 
     Args:
         host: The engine.
-        cookies: Returns the visitor cookies of the request; called when somebody asks for state.
+        load: Returns the visitor of the request, and whether the cookie should be written anew; called when
+            somebody asks for state.
         shown: Whether exposures count from the start, as there is no response to wait for.
     """
 
     __slots__ = (
-        "_cookies",
         "_exposures",
         "_goals",
         "_host",
+        "_kept",
+        "_load",
         "_lock",
         "_stale",
         "_transactions",
@@ -100,13 +99,13 @@ class Page:
         "forgotten",
         "shown",
         "touched",
-        "unsaved",
     )
 
-    def __init__(self, host: Host, cookies: Callable[[], Iterable[str]], *, shown: bool = False) -> None:
+    def __init__(self, host: Host, load: Callable[[], tuple[Visitor, bool]], *, shown: bool = False) -> None:
         self._host = host
-        self._cookies = cookies
+        self._load = load
         self._visitor: Visitor | None = None
+        self._kept: Visitor | None = None  # the state as the browser has it, or will have
         self._stale = False
         self._exposures: list[int] = []
         self._goals: list[int] = []
@@ -114,7 +113,6 @@ class Page:
         # A sync endpoint records in a thread while the async part of the same request records too.
         self._lock = threading.RLock()
         self.shown = shown  # the response has left, so that exposures count
-        self.unsaved = False  # the state holds something that no cookie has
         self.touched = False  # something was recorded
         self.ended = False
         self.forgotten = False
@@ -128,12 +126,18 @@ class Page:
     def visitor(self) -> Visitor:
         """The state, read from the cookies when it is first asked for."""
         visitor = self._visitor
-        if visitor is None:
-            with self._lock:
-                if self._visitor is None:
-                    self._visitor, self._stale = self._host.load(self._cookies())
-                visitor = self._visitor
-        return visitor
+        if visitor is not None:
+            return visitor
+        with self._lock:
+            if self._visitor is None:
+                self._kept, self._stale = self._load()
+                self._visitor = self._kept
+            return self._visitor
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the state holds something that no cookie has."""
+        return self._visitor is not self._kept
 
     def present(self, experiment_id: int, variation_id: int) -> int:
         """Record an exposure; return the variation this visitor has."""
@@ -141,12 +145,13 @@ class Page:
             visitor = self.visitor
             self.touched = True
             presented = visitor.exposures.get(experiment_id)
-            if presented is None:
-                if not self.forgotten:
-                    self._change(visitor.present(experiment_id, variation_id, self._host.now()))
-                    self._exposures.append(experiment_id)
-                return variation_id
-        if presented.variation_id != variation_id and self._host.announcer.active:
+            if presented is None and not self.forgotten:
+                self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
+                self._exposures.append(experiment_id)
+        if presented is None:
+            self._flush_if_ended()
+            return variation_id
+        if presented.variation_id != variation_id:
             self._host.announcer.announce(
                 VariationConflict(
                     visitor=visitor_hash(visitor.visitor_id),
@@ -164,9 +169,7 @@ class Page:
             self.touched = True
             if self.forgotten:
                 return False
-            after = visitor.reach(goal_id, self._host.now(), experiments)
-            if after is not visitor:
-                self._change(after)
+            self._visitor = visitor.reach(goal_id, self._host.now(), experiments)
             first = goal_id not in visitor.goals
             if first:
                 self._goals.append(goal_id)
@@ -180,7 +183,7 @@ class Page:
             self.touched = True
             if self.forgotten or visitor.has_paid(transaction.transaction_id):
                 return False
-            self._change(visitor.pay(transaction.transaction_id, self._host.now()))
+            self._visitor = visitor.pay(transaction.transaction_id, self._host.now())
             self._transactions.append(transaction)
         self._flush_if_ended()
         return True
@@ -190,15 +193,14 @@ class Page:
         with self._lock:
             visitor = self.visitor
             self._exposures, self._goals, self._transactions = [], [], []
-            self._visitor = Visitor(visitor.visitor_id, visitor.issued_at)
+            self._visitor = self._kept = Visitor(visitor.visitor_id, visitor.issued_at)
             self.forgotten = self.touched = True
-            self.unsaved = False
         self._host.forget(visitor)
         self._host.announcer.announce(VisitorForgotten(visitor=visitor_hash(visitor.visitor_id)))
 
     def flush(self) -> None:
         """Send what is news now."""
-        self._host.flush(self)
+        self._host.send_news(self)
 
     def to_save(self) -> Visitor | None:
         """Return the state a response's cookie should carry; None: leave the browser's as it is."""
@@ -210,15 +212,14 @@ class Page:
         """Take back exposures that were recorded and not shown: this response presents nothing."""
         with self._lock:
             if self._exposures:
-                self._visitor = self.visitor.without(self._exposures)
+                visitor = self.visitor.without(self._exposures)
+                self._visitor = self._kept if visitor == self._kept else visitor
                 self._exposures = []
-                self.unsaved = bool(self._goals or self._transactions)
 
     def saved(self, visitor: Visitor) -> None:
         """Take note that a cookie with this state has left."""
         with self._lock:
-            self.unsaved = self._visitor is not visitor
-            self._stale = False
+            self._kept, self._stale = visitor, False
 
     def take(self) -> News | None:
         """Return what is news and start afresh; exposures that are not shown yet stay behind."""
@@ -245,10 +246,6 @@ class Page:
         announcer = self._host.announcer
         announcer.announce(ArgumentRejected(argument=error.argument, reason=error.reason))
         announcer.log(logging.ERROR, "argument", "Nothing was recorded: %s %s.", error.argument, error.reason)
-
-    def _change(self, visitor: Visitor) -> None:
-        self._visitor = visitor
-        self.unsaved = True
 
     def _flush_if_ended(self) -> None:
         if self.ended:

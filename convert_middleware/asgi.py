@@ -1,0 +1,283 @@
+"""The ASGI door: ConvertMiddleware around any ASGI application.
+
+It knows the ASGI messages and nothing of counting. Everything of a request lives in an object of its own; the
+messages of the application pass untouched but for our headers on the one that starts the response.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from convert_middleware.cookie import find
+from convert_middleware.errors import SettingsError
+from convert_middleware.hooks import CacheGuarded
+from convert_middleware.recorder import Page, Recorder, enter, leave
+from convert_middleware.settings import Options, Settings
+from convert_middleware.tracker import Tracker
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+    from convert_middleware.visitor import Visitor
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_INSTALLED: Final = (
+    "convert_middleware"  # key of the scope: (project, cookie name) of the doors passed so far
+)
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_SECURE: Final = frozenset({"https", "wss"})
+_PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})
+# What ends a response, and the key that says that more of the same follows.
+_ENDS: Final = {
+    "http.response.body": "more_body",
+    "http.response.zerocopysend": "more_body",
+    "http.response.pathsend": None,
+    "http.response.trailers": "more_trailers",
+    "websocket.http.response.body": "more_body",
+    "websocket.close": None,
+}
+
+
+class ConvertMiddleware:
+    """Tracks what the handlers of an ASGI application record.
+
+    Args:
+        app: The application.
+        tracker: A tracker to share with other doors; no further option may be given then.
+        options: See :class:`~convert_middleware.settings.Settings`; what is not given is read from the
+            environment.
+
+    Raises:
+        SettingsError: An option is missing or impossible.
+    """
+
+    def __init__(self, app: App, *, tracker: Tracker | None = None, **options: Unpack[Options]) -> None:
+        if tracker is not None and options:
+            raise SettingsError(next(iter(options)), "cannot be given together with tracker=: it has its own")
+        self.app = app
+        self.tracker = Tracker(Settings.from_env(**options)) if tracker is None else tracker
+        self._owns_tracker = tracker is None
+        self._cookie_name = self.tracker.settings.cookie.name
+        self._project_id = self.tracker.project_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self.app(scope, receive, self._with_lifespan(send))
+            return
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        installed: tuple[tuple[int, str], ...] = scope.get(_INSTALLED, ())
+        name = self._cookie_name
+        if installed:
+            if any(project == self._project_id for project, _ in installed):
+                self._warn("twice", "ConvertMiddleware is installed twice; the inner one does nothing.")
+                await self.app(scope, receive, send)
+                return
+            if any(name == other for _, other in installed):
+                name = f"{name}_{self._project_id}"
+                self._warn("name", "Two projects share a cookie name; the inner one uses %s.", name)
+        scope[_INSTALLED] = (*installed, (self._project_id, name))
+        exchange = _Exchange(self.tracker, scope, send, name)
+        try:
+            await self.app(scope, receive, exchange.send)
+        finally:
+            exchange.finish()
+            scope[_INSTALLED] = installed
+
+    def _warn(self, kind: str, message: str, *args: object) -> None:
+        self.tracker.announcer.log(logging.WARNING, kind, message, *args)
+
+    def _with_lifespan(self, send: Send) -> Send:
+        """Start delivery when the application has started, drain before it is done."""
+
+        async def forward(message: Message) -> None:
+            kind = message["type"]
+            if kind == "lifespan.startup.complete":
+                self.tracker.start()
+            elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                import anyio.to_thread  # comes with Starlette and httpx; only lifespan needs it
+
+                wait = self.tracker.drain if self._owns_tracker else self.tracker.flush
+                await anyio.to_thread.run_sync(wait)
+            await send(message)
+
+        return forward
+
+
+class _Exchange:
+    """One request and its response, or one WebSocket."""
+
+    __slots__ = (
+        "_name",
+        "_page",
+        "_presents",
+        "_scope",
+        "_send",
+        "_started",
+        "_token",
+        "_tracker",
+        "_trailers",
+    )
+
+    def __init__(self, tracker: Tracker, scope: Scope, send: Send, name: str) -> None:
+        self._tracker = tracker
+        self._scope = scope
+        self._send = send
+        self._name = name
+        self._started = self._trailers = False
+        self._presents = scope.get("method") not in _PRESENTS_NOTHING
+        self._page = Page(tracker, self._load)
+        recorder = Recorder(self._page)
+        self._token: Token[Recorder] = enter(recorder)
+        state = scope.get("state")
+        if state is None:
+            scope["state"] = {"convert": recorder}
+        # A server may share one state between requests, so another request's recorder may be there already.
+        elif state.setdefault("convert", recorder) is not recorder:
+            scope["state"] = {**state, "convert": recorder}
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the server."""
+        kind = message["type"]
+        if kind in _STARTS and not self._started:
+            await self._start(kind, message)
+            return
+        await self._send(message)
+        if kind in _ENDS:
+            more = _ENDS[kind]
+            if self._trailers and kind != "http.response.trailers":
+                return
+            if more is None or not message.get(more, False):
+                self._complete()
+
+    def finish(self) -> None:
+        """Take note that the application has returned; nothing is awaited, whatever happened before."""
+        self._complete()
+        self._page.ended = True
+        try:
+            leave(self._token)
+        except ValueError:  # the application was closed from another context, where there is nothing to undo
+            return
+
+    async def _start(self, kind: str, message: Message) -> None:
+        self._started = True
+        page = self._page
+        saved: Visitor | None = None
+        if message.get("status") == 304:
+            self._presents = False
+        if page.used:
+            if not self._presents:
+                page.withhold()
+            try:
+                saved = page.to_save()
+                message = self._with_our_headers(kind, message, saved)
+            except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
+                saved = None
+                self._tracker.announcer.log(
+                    logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
+                )
+        self._trailers = bool(message.get("trailers", False))
+        await self._send(message)
+        page.shown = self._presents
+        if saved is not None:
+            page.saved(saved)
+
+    def _complete(self) -> None:
+        if not self._page.shown:
+            self._page.withhold()
+        self._tracker.send_news(self._page)
+
+    def _load(self) -> tuple[Visitor, bool]:
+        name = self._name.encode("ascii")
+        cookies: list[str] = []
+        for key, value in self._scope["headers"]:
+            if key.lower() == b"cookie":
+                cookies += find(value, name)
+        return self._tracker.load(cookies)
+
+    def _with_our_headers(self, kind: str, message: Message, saved: Visitor | None) -> Message:
+        page = self._page
+        headers: Headers = list(message.get("headers") or ())
+        if saved is not None or page.forgotten:
+            self._set_cookie(headers, saved)
+        if kind != "websocket.accept" and self._tracker.settings.cache_guard and guard(headers):
+            self._tracker.announcer.announce(CacheGuarded(status=message.get("status", 0)))
+        return {**message, "headers": headers}
+
+    def _set_cookie(self, headers: Headers, saved: Visitor | None) -> None:
+        """Add our Set-Cookie header, unless the application has set a cookie of that name itself."""
+        start = self._name.encode("ascii") + b"="
+        if any(key.lower() == b"set-cookie" and value.startswith(start) for key, value in headers):
+            self._tracker.announcer.log(
+                logging.WARNING,
+                "own cookie",
+                "The application sets the cookie %s itself, so the visitor's state was not saved; "
+                "call forget() to delete it, or choose another cookie name.",
+                self._name,
+            )
+            return
+        text, max_age = self._tracker.write_cookie(saved) if saved is not None else ("", 0)
+        https = self._scope.get("scheme") in _SECURE
+        options = self._tracker.settings.cookie
+        headers.append((b"set-cookie", options.header(self._name, text, https, max_age)))
+
+
+_OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
+_CLOSED: Final = frozenset({b"private", b"no-store"})
+_FOR_CDNS: Final = (b"cdn-cache-control", b"surrogate-control")  # RFC 9213 lets caches obey these instead
+
+
+def guard(headers: Headers) -> bool:
+    """Keep a response that is one visitor's own out of shared caches; return whether it was open to them.
+
+    ``Vary`` gets ``Cookie``; unless ``Cache-Control`` says ``private`` or ``no-store``, it gets ``private``
+    and loses what contradicts that (RFC 9111, section 5.2.2).
+
+    Args:
+        headers: The response's headers; changed in place.
+    """
+    vary = [number for number, (key, _) in enumerate(headers) if key.lower() == b"vary"]
+    if not any(part in (b"*", b"cookie") for number in vary for part in _parts(headers[number][1])):
+        if vary:
+            key, value = headers[vary[-1]]
+            headers[vary[-1]] = key, value + b", Cookie" if value.strip() else b"Cookie"
+        else:
+            headers.append((b"vary", b"Cookie"))
+
+    was_open = False
+    for number, (key, value) in enumerate(headers):
+        if key.lower().endswith(_FOR_CDNS) and not _closed(value):
+            headers[number] = key, b"no-store"
+            was_open = True
+    control = [(key, value) for key, value in headers if key.lower() == b"cache-control"]
+    if any(_closed(value) for _, value in control):
+        return was_open
+    kept = [piece.strip() for _, value in control for piece in value.split(b",")]
+    kept = [piece for piece in kept if piece and _directive(piece) not in _OPEN]
+    headers[:] = [header for header in headers if header not in control]
+    headers.append((control[0][0] if control else b"cache-control", b", ".join([b"private", *kept])))
+    return was_open or bool(control)
+
+
+def _parts(value: bytes) -> Iterable[bytes]:
+    return [piece.strip().lower() for piece in value.split(b",")]
+
+
+def _directive(piece: bytes) -> bytes:
+    return piece.partition(b"=")[0].strip().lower()
+
+
+def _closed(value: bytes) -> bool:
+    """Tell whether shared caches may not keep it; ``private="field"`` speaks of that field only."""
+    return any(part in _CLOSED for part in _parts(value))

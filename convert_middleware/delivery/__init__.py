@@ -1,0 +1,23 @@
+"""Delivery: what waits, what is tried again, how it leaves and who does the work."""
+
+from convert_middleware.delivery.ledger import Ledger
+from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth, open_outbox
+from convert_middleware.delivery.policy import Policy
+from convert_middleware.delivery.senders import Sender
+from convert_middleware.delivery.senders.httpx_sender import ClientSender, HttpxSender
+from convert_middleware.delivery.thread import Delivery
+
+__all__ = [
+    "ClientSender",
+    "Counts",
+    "Delivery",
+    "Entry",
+    "HttpxSender",
+    "Ledger",
+    "MemoryOutbox",
+    "Outbox",
+    "Policy",
+    "Sender",
+    "Worth",
+    "open_outbox",
+]

@@ -1,0 +1,296 @@
+"""Hits waiting to leave: the port every outbox fills, and the one in memory.
+
+An outbox stores opaque text and knows nothing of hits. It keeps count of everything that ever entered it, so
+that nothing can get lost unnoticed. It reads no clock and opens no connection; time is handed in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final, Protocol
+
+from convert_middleware.errors import SettingsError, shown
+
+MAX_HITS: Final = 100_000
+MAX_BYTES: Final = 32 * 1024 * 1024  # of text
+
+
+class Worth(IntEnum):
+    """What a hit is worth when room runs out; the least goes first."""
+
+    EXPOSURE = 0
+    GOAL = 1
+    REVENUE = 2
+
+
+@dataclass(slots=True)
+class Entry:
+    """A hit on its way.
+
+    Attributes:
+        text: What to send.
+        worth: What it is worth when room runs out.
+        accepted_at: When it was handed over, in seconds since the epoch.
+        attempts: How often it was tried.
+        waited: Seconds the server asked us to wait; they do not count as age.
+    """
+
+    text: str
+    worth: int
+    accepted_at: float
+    attempts: int = 0
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where the hits are. ``accepted = delivered + waiting + in_flight + dead + dropped`` at any moment."""
+
+    accepted: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    dead: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Outbox(Protocol):
+    """What the delivery thread asks of an outbox."""
+
+    async def put(self, entries: list[Entry]) -> None:
+        """Keep these hits; when room runs out the least valuable, oldest ones are dropped and counted."""
+
+    async def take(self, number: int, now: float) -> list[Entry]:
+        """Return up to ``number`` hits that are due, retries first, then oldest first; they are in flight."""
+
+    async def settle(self, entry: Entry) -> None:
+        """Take note that a hit in flight was delivered."""
+
+    async def retry(self, entry: Entry, due: float) -> None:
+        """Take a hit in flight back until ``due``, in seconds since the epoch."""
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """Count a hit in flight as dead: the server will never take it."""
+
+    async def drop(self, entry: Entry, reason: str) -> None:
+        """Count a hit in flight as dropped."""
+
+    async def next_due(self) -> float | None:
+        """Return when the next hit is due, 0 for at once, None if none waits."""
+
+    def counts(self) -> Counts:
+        """Return a consistent account."""
+
+
+class MemoryOutbox:
+    """The outbox of one process; lost with it.
+
+    :meth:`offer` may be called from anywhere, even from a signal handler or ``__del__`` that interrupts the
+    outbox itself: it appends to an inbox, and whoever holds the lock sorts the inbox in. So it never blocks.
+
+    Args:
+        max_hits: How many may wait.
+        max_bytes: How many bytes of text may wait.
+    """
+
+    def __init__(self, max_hits: int = MAX_HITS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_hits = max_hits
+        self._max_bytes = max_bytes
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin empty, with a lock nobody holds: in a forked child what was here belongs to the parent."""
+        self._lock = threading.Lock()
+        self._inbox: deque[Entry] = deque()
+        self._fresh: list[deque[Entry]] = [deque() for _ in Worth]
+        self._retries: list[list[tuple[float, int, Entry]]] = [[] for _ in Worth]
+        self._ticket = count()  # breaks ties between retries that are due at once
+        self._bytes = 0
+        self._waiting = 0
+        self._in_flight = 0
+        self._accepted = 0
+        self._delivered = 0
+        self._dead = 0
+        self._dropped: Counter[str] = Counter()
+
+    def offer(self, entry: Entry) -> None:
+        """Keep a hit. Never blocks, never raises, may be called from anywhere."""
+        self._inbox.append(entry)
+        # Who cannot get the lock leaves the entry to its holder, who looks again after letting go of it.
+        while self._inbox and self._lock.acquire(blocking=False):
+            try:
+                self._sort_inbox()
+            finally:
+                self._lock.release()
+
+    async def put(self, entries: list[Entry]) -> None:
+        """See :class:`Outbox`."""
+        for entry in entries:
+            self.offer(entry)
+
+    async def take(self, number: int, now: float) -> list[Entry]:
+        """See :class:`Outbox`."""
+        with self._lock:
+            self._sort_inbox()
+            taken: list[Entry] = []
+            while len(taken) < number:
+                entry = self._pop_due(now) or self._pop_oldest()
+                if entry is None:
+                    break
+                self._left(entry)
+                self._in_flight += 1
+                taken.append(entry)
+        return taken
+
+    async def settle(self, entry: Entry) -> None:
+        """See :class:`Outbox`."""
+        del entry
+        with self._lock:
+            self._in_flight -= 1
+            self._delivered += 1
+
+    async def retry(self, entry: Entry, due: float) -> None:
+        """See :class:`Outbox`."""
+        with self._lock:
+            self._in_flight -= 1
+            heappush(self._retries[entry.worth], (due, next(self._ticket), entry))
+            self._entered(entry)
+            self._make_room()
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """See :class:`Outbox`."""
+        del entry, reason
+        with self._lock:
+            self._in_flight -= 1
+            self._dead += 1
+
+    async def drop(self, entry: Entry, reason: str) -> None:
+        """See :class:`Outbox`."""
+        del entry
+        with self._lock:
+            self._in_flight -= 1
+            self._dropped[reason] += 1
+
+    async def next_due(self) -> float | None:
+        """See :class:`Outbox`."""
+        with self._lock:
+            self._sort_inbox()
+            if any(self._fresh):
+                return 0.0
+            return min((heap[0][0] for heap in self._retries if heap), default=None)
+
+    def hurry(self) -> None:
+        """Make every retry due at once, because the process is about to end."""
+        with self._lock:
+            for heap in self._retries:
+                heap[:] = [(0.0, ticket, entry) for _, ticket, entry in sorted(heap)]
+
+    def abandon(self, reason: str, *, waiting: bool) -> int:
+        """Drop what is in flight, and what waits if ``waiting``; return how many hits that were."""
+        with self._lock:
+            self._sort_inbox()
+            lost = self._in_flight
+            self._in_flight = 0
+            if waiting:
+                lost += self._waiting
+                for fresh, heap in zip(self._fresh, self._retries, strict=True):
+                    fresh.clear()
+                    heap.clear()
+                self._waiting = self._bytes = 0
+            if lost:
+                self._dropped[reason] += lost
+            return lost
+
+    def counts(self) -> Counts:
+        """See :class:`Outbox`."""
+        # A signal handler may ask while it interrupts the lock's holder in its own thread: do not wait long.
+        held = self._lock.acquire(timeout=1.0)
+        try:
+            if held:
+                self._sort_inbox()
+            return Counts(
+                self._accepted,
+                self._delivered,
+                self._waiting,
+                self._in_flight,
+                self._dead,
+                dict(self._dropped),
+            )
+        finally:
+            if held:
+                self._lock.release()
+
+    # Below, the lock is held.
+
+    def _sort_inbox(self) -> None:
+        while self._inbox:
+            entry = self._inbox.popleft()
+            self._accepted += 1
+            self._fresh[entry.worth].append(entry)
+            self._entered(entry)
+            self._make_room()
+
+    def _entered(self, entry: Entry) -> None:
+        self._waiting += 1
+        self._bytes += len(entry.text)
+
+    def _left(self, entry: Entry) -> None:
+        self._waiting -= 1
+        self._bytes -= len(entry.text)
+
+    def _make_room(self) -> None:
+        while self._waiting > self._max_hits or self._bytes > self._max_bytes:
+            for fresh, heap in zip(self._fresh, self._retries, strict=True):
+                if fresh or heap:
+                    entry = heap.pop()[2] if heap else fresh.popleft()
+                    self._left(entry)
+                    self._dropped["overflow"] += 1
+                    break
+
+    def _pop_due(self, now: float) -> Entry | None:
+        due = [heap for heap in self._retries if heap and heap[0][0] <= now]
+        return heappop(min(due))[2] if due else None
+
+    def _pop_oldest(self) -> Entry | None:
+        waiting = [fresh for fresh in self._fresh if fresh]
+        return min(waiting, key=lambda fresh: fresh[0].accepted_at).popleft() if waiting else None
+
+
+_LIMITS: Final = {"max_hits": 10**8, "max_bytes": 2**40}
+
+
+def open_outbox(outbox: object) -> MemoryOutbox:
+    """Return the outbox that an option names.
+
+    Args:
+        outbox: ``"memory://"``, with ``?max_hits=`` and ``&max_bytes=`` if wanted, or an outbox itself.
+
+    Raises:
+        SettingsError: There is no such outbox.
+    """
+    if isinstance(outbox, MemoryOutbox):
+        return outbox
+    if not isinstance(outbox, str):
+        raise SettingsError(
+            "outbox", f"must be a URL such as 'memory://' or a MemoryOutbox, not {shown(outbox)}"
+        )
+    scheme, colon, rest = outbox.partition("://")
+    path, _, options = rest.partition("?")
+    if scheme != "memory" or not colon or path:
+        raise SettingsError("outbox", f"must be 'memory://' or 'memory://?max_hits=N', not {shown(outbox)}")
+    limits: dict[str, int] = {}
+    for piece in filter(None, options.split("&")):
+        name, _, text = piece.partition("=")
+        if name not in _LIMITS or not (
+            text.isascii() and text.isdigit() and 0 < int(text[:13]) <= _LIMITS[name]
+        ):
+            raise SettingsError(
+                "outbox", f"has the option {shown(piece)}; max_hits and max_bytes take whole numbers from 1"
+            )
+        limits[name] = int(text)
+    return MemoryOutbox(**limits)

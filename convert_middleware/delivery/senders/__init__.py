@@ -1,0 +1,71 @@
+"""The ways a tracking GET can leave: one port, and what every sender shares."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Protocol
+
+from convert_middleware.delivery.policy import Outcome, Result, result_of_status, retry_after
+
+CONNECT_TIMEOUT: Final = 3.0  # seconds
+TOTAL_TIMEOUT: Final = 10.0  # seconds for one attempt
+BODY_TIMEOUT: Final = 2.0  # seconds; once the status is known the body may not hold anything up
+BODY_READ: Final = 64 * 1024  # bytes of an answer that are looked at
+
+
+class Sender(Protocol):
+    """Sends tracking requests; used by one thread and one event loop only."""
+
+    async def open(self) -> None:
+        """Do the slow part of starting: imports, certificates."""
+
+    async def send(self, text: str) -> Outcome:
+        """Send one query string as a GET; never raises but for cancellation."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+def user_agent() -> str:
+    """Return the User-Agent of every request; Convert drops others as bots (PROTOCOL, section 1, gap 8)."""
+    try:
+        release = version("convert-middleware")
+    except PackageNotFoundError:  # used from a source tree that was never installed
+        release = "0"
+    return f"ConvertAgent/1.0 convert-middleware/{release}"
+
+
+def target(endpoint: str, text: str) -> str:
+    """Return the URL of a query; ``{project_id}`` in the endpoint is taken from its ``p``."""
+    if "{project_id}" in endpoint:
+        project_id = next((piece[2:] for piece in text.split("&") if piece.startswith("p=")), "")
+        endpoint = endpoint.replace("{project_id}", project_id)
+    return f"{endpoint}?{text}"
+
+
+def outcome_of_answer(status: int, retry_header: str | None, body: bytes, now: float) -> Outcome:
+    """Return what an answer means.
+
+    Args:
+        status: The HTTP status.
+        retry_header: The Retry-After header, if any.
+        body: The beginning of the body.
+        now: Seconds since the epoch.
+    """
+    result = result_of_status(status)
+    if result is Result.DELIVERED and _says_bot(body):
+        return Outcome(Result.REJECTED, "answered as to a bot")
+    wait = retry_after(retry_header, now) if retry_header is not None else None
+    return Outcome(result, f"status {status}", wait)
+
+
+def _says_bot(body: bytes) -> bool:
+    """Tell whether a JSON body has the code ``BOT``; such a request was not counted in spite of its 200."""
+    if b"BOT" not in body:
+        return False
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and answer.get("code") == "BOT"

@@ -1,0 +1,247 @@
+"""One delivery thread per process, with a private event loop, so that no loop of the site matters to it.
+
+Handing a hit over never blocks, never awaits and never raises. After a fork the child starts clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
+from convert_middleware.delivery.worker import Worker
+from convert_middleware.errors import ConvertError
+
+if TYPE_CHECKING:
+    from convert_middleware.delivery.policy import Policy
+    from convert_middleware.delivery.senders import Sender
+    from convert_middleware.hooks import Announcer
+
+_RESTART: Final = 1.0  # seconds between two tries to start the thread
+_PARTING: Final = 0.5  # seconds the thread gets to close its connections after the deadline
+
+
+class Delivery:
+    """Delivers what is handed over, in a thread of its own that starts with the first hit.
+
+    Args:
+        outbox: Where hits wait.
+        make_sender: Returns a new sender; called in the thread.
+        policy: What to do after an attempt.
+        announcer: Whom to tell.
+        clock: Returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        outbox: MemoryOutbox,
+        make_sender: Callable[[], Sender],
+        policy: Policy,
+        announcer: Announcer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._outbox = outbox
+        self._make_sender = make_sender
+        self._policy = policy
+        self._announcer = announcer
+        self._clock = clock
+        self._begin()
+        _alive.add(self)
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: Worker | None = None
+        self._next_start = 0.0  # of the monotonic clock
+        self._deadline: float | None = None  # of the monotonic clock
+        self._waiters: list[threading.Event] = []
+        self.closed = False
+
+    def after_fork(self) -> None:
+        """Start clean in a forked child: the hits that wait are the parent's, and so are the sockets."""
+        _inherited.append((self._loop, self._worker, self._thread))  # never closed here: they are shared
+        self._outbox.after_fork()
+        self._begin()
+
+    def hand_over(self, text: str, worth: int) -> bool:
+        """Accept a hit; return False if delivery was closed.
+
+        Args:
+            text: The query string.
+            worth: See :class:`~convert_middleware.delivery.outbox.Worth`.
+        """
+        if self._pid != os.getpid():  # forked by something that runs no at-fork hooks
+            self.after_fork()
+        if self.closed:
+            return False
+        self._outbox.offer(Entry(text, worth, self._clock()))
+        worker = self._worker
+        if worker is None:
+            self.start()
+        elif worker.sleeping:
+            worker.sleeping = False
+            self._tell(worker.wake)
+        return True
+
+    def start(self) -> None:
+        """Start the thread unless it runs. If none can be started the hits are kept."""
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            now = time.monotonic()
+            if self._running() or now < self._next_start:
+                return
+            self._next_start = now + _RESTART
+            self._deadline = None
+            thread = threading.Thread(target=self._run, name="convert_middleware", daemon=True)
+            thread.start()
+            self._thread = thread
+        except RuntimeError:
+            self._announcer.log(
+                logging.ERROR, "thread", "No thread could be started; hits are kept and sent when one can."
+            )
+        finally:
+            self._starting.release()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing waits or is in flight; return whether that was reached.
+
+        Args:
+            timeout: Seconds to wait at most. Waits between attempts are cut short once.
+        """
+        if self._empty():
+            return True
+        if threading.current_thread() is self._thread:
+            return False  # a hook asks from the delivery thread, which cannot wait for itself
+        emptied = threading.Event()
+        self._waiters.append(emptied)
+        self._outbox.hurry()
+        self.start()
+        if self._worker is not None:
+            self._tell(self._worker.probe)
+        emptied.wait(max(0.0, timeout))
+        with suppress(ValueError):
+            self._waiters.remove(emptied)
+        return self._empty()
+
+    def close(self, timeout: float) -> bool:
+        """Accept nothing more and :meth:`drain`; may be called again, from anywhere."""
+        self.closed = True
+        return self.drain(timeout)
+
+    def drain(self, timeout: float) -> bool:
+        """Deliver what is there and end the thread; return whether nothing was lost.
+
+        Args:
+            timeout: Seconds to try; what is left then is counted as dropped.
+        """
+        deadline = time.monotonic() + max(0.0, timeout)
+        if not self._running():
+            if self._empty():
+                return True
+            self._next_start = 0.0
+            self.start()
+        thread = self._thread
+        self.signal_stop(deadline)
+        if thread is not None and thread.is_alive():
+            if thread is threading.current_thread():
+                return False  # a hook asks: the thread drains when the hook has returned
+            thread.join(deadline - time.monotonic() + _PARTING)
+        elif not _in_a_loop():
+            self._run()  # no thread can be started any more, as at interpreter shutdown: do it here
+        return self._outbox.abandon("shutdown", waiting=True) == 0
+
+    def signal_stop(self, deadline: float) -> None:
+        """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""
+        self._outbox.hurry()
+        self._deadline = deadline
+        worker = self._worker
+        if worker is not None:
+            self._tell(lambda: worker.stop(deadline))
+
+    def counts(self) -> Counts:
+        """Return a consistent account of all hits."""
+        return self._outbox.counts()
+
+    def _running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _empty(self) -> bool:
+        counts = self._outbox.counts()
+        return not (counts.waiting or counts.in_flight)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(what)
+
+    # --- in the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        loop = _PrivateLoop()
+        try:
+            loop.run_until_complete(self._work())
+        except BaseException as error:  # noqa: BLE001 - whatever it was, it ends here and is said
+            said = error if isinstance(error, ConvertError) else type(error).__name__
+            self._announcer.log(logging.ERROR, "worker", "The delivery thread ended: %s", said)
+        finally:
+            self._loop = self._worker = None
+            ending = self._deadline is not None
+            self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
+            self._told_empty()
+            loop.close()
+
+    async def _work(self) -> None:
+        worker = Worker(self._outbox, self._make_sender(), self._policy, self._announcer, self._clock)
+        worker.on_empty = self._told_empty
+        self._loop = asyncio.get_running_loop()
+        self._worker = worker
+        if self._deadline is not None:
+            worker.stop(self._deadline)
+        await worker.run()
+
+    def _told_empty(self) -> None:
+        for emptied in list(self._waiters):
+            emptied.set()
+
+
+class _PrivateLoop(asyncio.SelectorEventLoop):
+    """A loop that can still resolve names while the interpreter shuts down and no thread may be started."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        try:
+            return await super().getaddrinfo(host, port, **options)
+        except RuntimeError:
+            return socket.getaddrinfo(host, port, **options)
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+_alive: weakref.WeakSet[Delivery] = weakref.WeakSet()
+_inherited: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    for delivery in list(_alive):
+        delivery.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,216 @@
+"""The worker: takes hits from the outbox, has them sent, and does what the policy decides.
+
+It lives in one event loop and knows nothing of threads, processes or the site. While the server is down one
+hit at a time probes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
+from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
+
+if TYPE_CHECKING:
+    from convert_middleware.delivery.outbox import Entry, Outbox
+    from convert_middleware.delivery.senders import Sender
+
+LANES: Final = 16  # requests under way at once
+TICK: Final = 0.005  # seconds in which hits gather before the worker looks at them
+HURRIED: Final = 0.25  # seconds; the longest wait between attempts when somebody waits for the end
+
+
+class Worker:
+    """Empties an outbox.
+
+    Args:
+        outbox: Where hits wait.
+        sender: How they leave; opened and closed here.
+        policy: What to do after an attempt.
+        announcer: Whom to tell.
+        clock: Returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        sender: Sender,
+        policy: Policy,
+        announcer: Announcer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._outbox = outbox
+        self._sender = sender
+        self._policy = policy
+        self._announcer = announcer
+        self._clock = clock
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._failures = 0  # in a row
+        self._probe_at = 0.0  # seconds since the epoch
+        self._wake = asyncio.Event()
+        self._deadline: float | None = None  # of time.monotonic(); set when the end is near
+        self.sleeping = False  # whether a new hit should call wake()
+        self.on_empty: Callable[[], None] = _nothing
+
+    def wake(self) -> None:
+        """Look at the outbox now; to be called in the worker's loop."""
+        self._wake.set()
+
+    def probe(self) -> None:
+        """Try the server at once even if it is down; to be called in the worker's loop."""
+        self._probe_at = 0.0
+        self._wake.set()
+
+    def stop(self, deadline: float) -> None:
+        """End when the outbox is empty or, at the latest, at ``deadline`` of the monotonic clock."""
+        self._deadline = deadline
+        self.probe()
+
+    async def run(self) -> None:
+        """Deliver until stopped."""
+        await self._sender.open()
+        try:
+            while True:
+                await self._fill()
+                if self._idle():
+                    self.on_empty()
+                    if self._deadline is not None:
+                        return
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    return
+                await self._sleep()
+        finally:
+            lanes = list(self._lanes)
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+            await self._sender.close()
+
+    def _idle(self) -> bool:
+        counts = self._outbox.counts()
+        return not (counts.waiting or counts.in_flight or self._lanes)
+
+    def _down(self) -> bool:
+        return self._failures >= self._policy.trip_after
+
+    def _room(self) -> bool:
+        return len(self._lanes) < (1 if self._down() else LANES)
+
+    async def _fill(self) -> None:
+        """Open as many lanes as there is work and room for."""
+        while self._room() and (entry := await self._next()) is not None:
+            lane = asyncio.ensure_future(self._drive(entry))
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lane_ended)
+
+    def _lane_ended(self, lane: asyncio.Task[None]) -> None:
+        self._lanes.discard(lane)
+        self._wake.set()
+
+    async def _drive(self, first: Entry) -> None:
+        entry: Entry | None = first
+        while entry is not None:
+            try:
+                outcome = await self._sender.send(entry.text)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a sender may raise anything; the hit is settled
+                outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)
+            await self._settle(entry, outcome)
+            entry = None if self._down() else await self._next()
+
+    async def _next(self) -> Entry | None:
+        """Take the next hit that may be tried now."""
+        now = self._clock()
+        if self._down() and now < self._probe_at:
+            return None
+        while entries := await self._outbox.take(1, now):
+            entry = entries[0]
+            if not self._policy.expired(now - entry.accepted_at - entry.waited):
+                return entry
+            await self._outbox.drop(entry, "expired")
+            self._announcer.announce(HitDropped(reason="expired"))
+        return None
+
+    async def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        now = self._clock()
+        entry.attempts += 1
+        age = now - entry.accepted_at
+        self._note_health(outcome, now)
+        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
+        announcer = self._announcer
+        if decision.action is Action.SETTLE:
+            await self._outbox.settle(entry)
+            if announcer.active:
+                announcer.announce(HitDelivered(attempts=entry.attempts, age=age))
+        elif decision.action is Action.RETRY:
+            delay = self._hurried(decision.delay)
+            entry.waited = min(MAX_WAITED, entry.waited + (outcome.retry_after or 0.0))
+            await self._outbox.retry(entry, now + delay)
+            announcer.announce(HitRetried(reason=decision.reason, attempts=entry.attempts, delay=delay))
+        elif decision.action is Action.BURY:
+            await self._outbox.bury(entry, decision.reason)
+            announcer.announce(HitDead(reason=decision.reason))
+            announcer.log(logging.ERROR, "dead", "A hit was refused for good: %s.", decision.reason)
+        else:
+            await self._outbox.drop(entry, decision.reason)
+            announcer.announce(HitDropped(reason=decision.reason))
+            kind = f"dropped {decision.reason}"
+            announcer.log(
+                logging.WARNING, kind, "A hit was dropped: %s (%s).", decision.reason, outcome.reason
+            )
+
+    def _note_health(self, outcome: Outcome, now: float) -> None:
+        """Count failures in a row, and tell when the server goes down and comes back."""
+        was_down = self._down()
+        if outcome.result in (Result.DELIVERED, Result.REJECTED):
+            self._failures = 0
+            if was_down:
+                self._announcer.log(logging.WARNING, "up", "The tracking server answers again.")
+            return
+        self._failures += 1
+        if outcome.result is Result.UNAUTHORISED:
+            self._failures = max(self._failures, self._policy.trip_after)
+        if not self._down():
+            return
+        delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, _dice())
+        self._probe_at = now + self._hurried(max(delay, outcome.retry_after or 0.0))
+        if outcome.result is Result.UNAUTHORISED:
+            message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
+            self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
+        elif not was_down:
+            message = "The tracking server is down (%s); hits wait."
+            self._announcer.log(logging.WARNING, "down", message, outcome.reason)
+
+    def _hurried(self, delay: float) -> float:
+        return delay if self._deadline is None else min(delay, HURRIED)
+
+    async def _sleep(self) -> None:
+        """Wait for a hit, the end of a lane, the time of the next attempt or the deadline."""
+        self._wake.clear()
+        self.sleeping = True  # from here on whoever brings a hit wakes us
+        limits = []
+        if self._room():
+            due = await self._outbox.next_due()
+            if due is not None:
+                limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
+        if self._deadline is not None:
+            limits.append(self._deadline - time.monotonic())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(limits)) if limits else None):
+                await self._wake.wait()
+        self.sleeping = False
+        if self._deadline is None:
+            await asyncio.sleep(TICK)
+
+
+def _dice() -> float:
+    return random.random()  # noqa: S311 - jitter
+
+
+def _nothing() -> None:
+    """Stand in for somebody who waits for an empty outbox."""

@@ -1,0 +1,384 @@
+"""The tracker: the one place that joins the parts. One per process serves every door.
+
+It decides nothing that a part could decide: it reads cookies through the codec, asks the ledger who was
+first, has the wire write the hits, and hands them to delivery.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections import Counter
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final
+
+from convert_middleware.cookie import CookieCodec, RejectedError
+from convert_middleware.delivery import (
+    ClientSender,
+    Delivery,
+    HttpxSender,
+    Ledger,
+    Policy,
+    Sender,
+    Worth,
+    open_outbox,
+)
+from convert_middleware.errors import SettingsError, TokenError
+from convert_middleware.hooks import (
+    Announcer,
+    CookieRejected,
+    ExposureRecorded,
+    GoalReached,
+    HistoryLeftOut,
+    HitFlushed,
+    StateEvicted,
+    TransactionRecorded,
+    visitor_hash,
+)
+from convert_middleware.recorder import Page, Recorder
+from convert_middleware.settings import Settings
+from convert_middleware.visitor import News, Visitor
+from convert_middleware.wire import MAX_URL, fit, query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from convert_middleware.model import Hit
+
+_REMEMBERED: Final = 10_000  # visitors whose latest state the process keeps
+_REMEMBERED_FOR: Final = 1800.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What became of every hit, and what was not accepted.
+
+    ``accepted = delivered + waiting + in_flight + dead + sum(dropped.values())`` at any moment.
+
+    Attributes:
+        accepted: Hits handed over.
+        delivered: Taken by Convert.
+        waiting: In the outbox.
+        in_flight: Being sent.
+        dead: Refused by Convert for good.
+        dropped: Given up, by reason: overflow, expired, ambiguous, shutdown, interrupted.
+        refused: Handed over after ``close()``; not accepted.
+        rejected_cookies: Cookies that were no valid state, by reason.
+    """
+
+    accepted: int
+    delivered: int
+    waiting: int
+    in_flight: int
+    dead: int
+    dropped: dict[str, int]
+    refused: int
+    rejected_cookies: dict[str, int]
+
+
+class Tracker:
+    """The assembled engine.
+
+    Args:
+        settings: The options.
+        clock: Returns seconds since the epoch; for tests.
+
+    Raises:
+        SettingsError: The outbox or sender cannot be used.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        wrong: object = settings
+        if not isinstance(wrong, Settings):
+            raise SettingsError("settings", f"must be Settings(...), not {type(wrong).__name__}")
+        self.settings = settings
+        self.strict = settings.strict
+        self.announcer = Announcer(settings.hooks, time.monotonic)
+        self.customer_id, self.project_id = settings.ids
+        self._clock = clock
+        self._cookies = CookieCodec(settings.keys, settings.cookie.max_age)
+        self._tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="token")
+        endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
+        self._limit = MAX_URL - 1 - len(endpoint) - 1
+        self._ledger = Ledger()
+        self._recent: dict[str, tuple[float, Visitor]] = {}
+        self._lock = threading.RLock()
+        self._refused = 0
+        self._rejected: Counter[str] = Counter()
+        self._delivery = Delivery(
+            open_outbox(settings.outbox),
+            _sender_maker(settings),
+            Policy(on_ambiguous=settings.on_ambiguous),
+            self.announcer,
+            clock,
+        )
+        # A tracker that nobody closes leaves no thread behind; at exit _close_all() waits for delivery.
+        weakref.finalize(self, _let_go, self._delivery, settings.drain_timeout).atexit = False
+        _alive.add(self)
+
+    # --- for the application --------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Return a consistent account of all hits."""
+        counts = self._delivery.counts()
+        with self._lock:
+            return Stats(
+                counts.accepted,
+                counts.delivered,
+                counts.waiting,
+                counts.in_flight,
+                counts.dead,
+                counts.dropped,
+                self._refused,
+                dict(self._rejected),
+            )
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything is delivered or given up; return whether that was reached.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        done = self._delivery.flush(timeout)
+        self.announcer.force_flush(timeout)
+        return done
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Accept nothing more, deliver what is left, end the thread; may be called again.
+
+        Args:
+            timeout: Seconds to try; what is left then is counted as dropped. None: ``drain_timeout``.
+
+        Returns:
+            Whether nothing was lost.
+        """
+        first = not self._delivery.closed
+        clean = self._delivery.close(self.settings.drain_timeout if timeout is None else timeout)
+        if first:
+            self._say_goodbye()
+            self.announcer.shutdown()
+        return clean
+
+    def resume(self, token: str) -> Recorder:
+        """Return a recorder for the visitor of a token, outside any request.
+
+        Use it in a ``with`` block, or call ``flush()`` when all is recorded.
+
+        Args:
+            token: What ``Recorder.token()`` returned, perhaps days ago in another process.
+
+        Raises:
+            TokenError: It is no valid token.
+        """
+        try:
+            visitor, _ = self._tokens.read(token, self._clock())
+        except RejectedError as error:
+            raise TokenError(error.reason) from None
+        except (AttributeError, TypeError):
+            raise TokenError(f"{type(token).__name__} is no text") from None
+        visitor = self._with_remembered(visitor)
+        return Recorder(Page(self, lambda: (visitor, False), shown=True))
+
+    # --- for the doors --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start delivery ahead of the first hit."""
+        self._delivery.start()
+
+    def drain(self) -> bool:
+        """Deliver what is left and end the thread; a later hit starts it again."""
+        clean = self._delivery.drain(self.settings.drain_timeout)
+        self._say_goodbye()
+        return clean
+
+    def load(self, cookies: Iterable[str]) -> tuple[Visitor, bool]:
+        """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
+        now = self._clock()
+        visitor: Visitor | None = None
+        stale = False
+        for text in cookies:
+            try:
+                found, old_key = self._cookies.read(text, now)
+            except RejectedError as error:
+                with self._lock:
+                    self._rejected[error.reason] += 1
+                self.announcer.announce(CookieRejected(reason=error.reason))
+                continue
+            stale = stale or old_key or visitor is not None
+            visitor = found if visitor is None else visitor.merge(found)
+        if visitor is None:
+            return Visitor(token_hex(16), int(now)), False
+        complete = self._with_remembered(visitor)
+        return complete, stale or complete is not visitor
+
+    def write_cookie(self, visitor: Visitor) -> tuple[str, int]:
+        """Return the value of the visitor's cookie and its remaining life in seconds."""
+        options, now = self.settings.cookie, int(self._clock())
+        issued_at = now if options.sliding else visitor.issued_at
+        text, evicted = self._cookies.write(visitor, issued_at)
+        if evicted:
+            self.announcer.announce(
+                StateEvicted(
+                    visitor=visitor_hash(visitor.visitor_id),
+                    transactions=evicted.transactions,
+                    experiments=evicted.experiments,
+                    goals=evicted.goals,
+                )
+            )
+        return text, max(1, issued_at + options.max_age - now)
+
+    # --- for the pages --------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Return seconds since the epoch."""
+        return int(self._clock())
+
+    def write_token(self, visitor: Visitor) -> str:
+        """Return signed text that :meth:`resume` accepts."""
+        return self._tokens.write(visitor)[0]
+
+    def forget(self, visitor: Visitor) -> None:
+        """Drop what the process remembers of a visitor."""
+        self._recent.pop(visitor.visitor_id, None)
+
+    def send_news(self, page: Page) -> None:
+        """Hand over what is news on the page; never raises."""
+        try:
+            news = page.take()
+            if page.forgotten:
+                return
+            if news is not None:
+                self._remember(news.visitor)
+                self._deliver(news)
+            elif page.shown and page.unsaved:
+                self._remember(page.visitor)
+        except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
+            self.announcer.log(
+                logging.ERROR,
+                "news",
+                "Tracking failed and a page's records are lost: %s.",
+                type(error).__name__,
+            )
+
+    def _deliver(self, news: News) -> None:
+        visitor, now, claim = news.visitor, self._clock(), self._ledger.claim
+        visitor_id = visitor.visitor_id
+        news = replace(
+            news,
+            exposures=[key for key in news.exposures if claim((visitor_id, "exposure", key), now)],
+            goals=[key for key in news.goals if claim((visitor_id, "goal", key), now)],
+            transactions=[
+                each
+                for each in news.transactions
+                if claim((visitor_id, "transaction", each.transaction_id), now)
+            ],
+        )
+        if self.announcer.active:
+            self._announce(news)
+        for hit in news.hits(self.customer_id, self.project_id):
+            text = query(hit)
+            if len(text) <= self._limit:
+                self._hand_over(visitor, hit, text)
+                continue
+            parts, left_out = fit(hit, self._limit)
+            for part in parts:
+                self._hand_over(visitor, part, query(part))
+            if left_out:
+                self.announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
+
+    def _hand_over(self, visitor: Visitor, hit: Hit, text: str) -> None:
+        worth = Worth.REVENUE if hit.transaction else Worth.GOAL if hit.new_goals else Worth.EXPOSURE
+        if not self._delivery.hand_over(text, worth):
+            with self._lock:
+                self._refused += 1
+            self.announcer.log(logging.WARNING, "closed", "A hit was refused: the tracker is closed.")
+        elif self.announcer.active:
+            self.announcer.announce(
+                HitFlushed(
+                    visitor=visitor_hash(visitor.visitor_id),
+                    new_exposures=hit.new_exposures,
+                    new_goals=hit.new_goals,
+                    transaction=hit.transaction is not None,
+                )
+            )
+
+    def _announce(self, news: News) -> None:
+        visitor = visitor_hash(news.visitor.visitor_id)
+        for key in news.exposures:
+            variation_id = news.visitor.exposures[key].variation_id
+            self.announcer.announce(
+                ExposureRecorded(visitor=visitor, experiment_id=key, variation_id=variation_id)
+            )
+        for goal_id in news.goals:
+            self.announcer.announce(GoalReached(visitor=visitor, goal_id=goal_id))
+        for each in news.transactions:
+            self.announcer.announce(
+                TransactionRecorded(
+                    visitor=visitor,
+                    goal_ids=each.goals,
+                    transaction_id=each.transaction_id,
+                    value=each.value,
+                    products=each.products,
+                )
+            )
+
+    def _remember(self, visitor: Visitor) -> None:
+        """Keep the state: a late record reaches no cookie, and a parallel response may overwrite ours."""
+        with self._lock:
+            known = self._recent.pop(visitor.visitor_id, None)
+            if known is not None:
+                visitor = known[1].merge(visitor)
+            now = self._clock()
+            self._recent[visitor.visitor_id] = now, visitor
+            oldest = next(iter(self._recent))
+            if len(self._recent) > _REMEMBERED or self._recent[oldest][0] < now - _REMEMBERED_FOR:
+                del self._recent[oldest]
+
+    def _with_remembered(self, visitor: Visitor) -> Visitor:
+        known = self._recent.get(visitor.visitor_id)
+        if known is None or known[0] < self._clock() - _REMEMBERED_FOR:
+            return visitor
+        merged = visitor.merge(known[1])
+        return visitor if merged == visitor else merged
+
+    def _say_goodbye(self) -> None:
+        counts = self._delivery.counts()
+        if counts.accepted:
+            lost = sum(counts.dropped.values())
+            logging.getLogger("convert_middleware").log(
+                logging.WARNING if lost else logging.INFO,
+                "Tracking stops: %d hits accepted, %d delivered, %d dropped, %d dead, %d waiting.",
+                counts.accepted,
+                counts.delivered,
+                lost,
+                counts.dead,
+                counts.waiting,
+            )
+
+
+def _sender_maker(settings: Settings) -> Callable[[], Sender]:
+    sender, endpoint = settings.sender, settings.endpoint
+    if callable(sender):
+        return lambda: ClientSender(endpoint, sender)
+    library = sender
+    return lambda: HttpxSender(endpoint, library)
+
+
+def _let_go(delivery: Delivery, timeout: float) -> None:
+    delivery.closed = True
+    delivery.signal_stop(time.monotonic() + timeout)
+
+
+_alive: weakref.WeakSet[Tracker] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for tracker in list(_alive):
+        tracker.close()
+
+
+atexit.register(_close_all)
