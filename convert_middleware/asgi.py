@@ -7,7 +7,8 @@ messages of the application pass untouched but for our headers on the one that s
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.cookie import find
@@ -34,6 +35,7 @@ _INSTALLED: Final = (
 )
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _SECURE: Final = frozenset({"https", "wss"})
+_INFORMATIONAL: Final = frozenset(range(100, 200))
 _PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})
 # What ends a response, and the key that says that more of the same follows.
 _ENDS: Final = {
@@ -137,15 +139,11 @@ class _Exchange:
         self._name = name
         self._started = self._trailers = False
         self._presents = scope.get("method") not in _PRESENTS_NOTHING
-        self._page = Page(tracker, self._load)
+        # The page gets the headers and not the scope: that one leads back to the page, and so to a cycle.
+        self._page = Page(tracker, partial(_load, tracker, scope.get("headers") or (), name))
         recorder = Recorder(self._page)
+        _put(scope, recorder)
         self._token: Token[Recorder] = enter(recorder)
-        state = scope.get("state")
-        if state is None:
-            scope["state"] = {"convert": recorder}
-        # A server may share one state between requests, so another request's recorder may be there already.
-        elif state.setdefault("convert", recorder) is not recorder:
-            scope["state"] = {**state, "convert": recorder}
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
@@ -163,25 +161,31 @@ class _Exchange:
 
     def finish(self) -> None:
         """Take note that the application has returned; nothing is awaited, whatever happened before."""
+        self._page.ended = True  # first, so that what a thread records from here on leaves by itself
         self._complete()
-        self._page.ended = True
         try:
             leave(self._token)
         except ValueError:  # the application was closed from another context, where there is nothing to undo
             return
 
     async def _start(self, kind: str, message: Message) -> None:
+        status = message.get("status", 0)
+        if status in _INFORMATIONAL:  # the response is still to come
+            await self._send(message)
+            return
         self._started = True
         page = self._page
         saved: Visitor | None = None
-        if message.get("status") == 304:
+        if status == 304:
             self._presents = False
         if page.used:
+            headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
+            message = {**message, "headers": headers}
             if not self._presents:
                 page.withhold()
             try:
                 saved = page.to_save()
-                message = self._with_our_headers(kind, message, saved)
+                message["headers"] = self._with_our_headers(kind, status, headers, saved)
             except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
                 saved = None
                 self._tracker.announcer.log(
@@ -194,26 +198,20 @@ class _Exchange:
             page.saved(saved)
 
     def _complete(self) -> None:
-        if not self._page.shown:
-            self._page.withhold()
-        self._tracker.send_news(self._page)
-
-    def _load(self) -> tuple[Visitor, bool]:
-        name = self._name.encode("ascii")
-        cookies: list[str] = []
-        for key, value in self._scope["headers"]:
-            if key.lower() == b"cookie":
-                cookies += find(value, name)
-        return self._tracker.load(cookies)
-
-    def _with_our_headers(self, kind: str, message: Message, saved: Visitor | None) -> Message:
         page = self._page
-        headers: Headers = list(message.get("headers") or ())
-        if saved is not None or page.forgotten:
+        if not page.used:
+            return
+        if not page.shown:
+            page.withhold()
+        self._tracker.send_news(page)
+
+    def _with_our_headers(self, kind: str, status: int, given: Headers, saved: Visitor | None) -> Headers:
+        headers = given.copy()
+        if saved is not None or self._page.forgotten:
             self._set_cookie(headers, saved)
         if kind != "websocket.accept" and self._tracker.settings.cache_guard and guard(headers):
-            self._tracker.announcer.announce(CacheGuarded(status=message.get("status", 0)))
-        return {**message, "headers": headers}
+            self._tracker.announcer.announce(CacheGuarded(status=status))
+        return headers
 
     def _set_cookie(self, headers: Headers, saved: Visitor | None) -> None:
         """Add our Set-Cookie header, unless the application has set a cookie of that name itself."""
@@ -231,6 +229,32 @@ class _Exchange:
         https = self._scope.get("scheme") in _SECURE
         options = self._tracker.settings.cookie
         headers.append((b"set-cookie", options.header(self._name, text, https, max_age)))
+
+
+def _put(scope: Scope, recorder: Recorder) -> None:
+    """Make the recorder ``request.state.convert``."""
+    state = scope.get("state")
+    if state is None:
+        scope["state"] = {"convert": recorder}
+        return
+    try:
+        # A server may share one state between requests, so another request's recorder may be there already.
+        if state.setdefault("convert", recorder) is recorder:
+            return
+    except (AttributeError, TypeError):  # read-only, or no mapping at all
+        if not isinstance(state, Mapping):
+            return  # the server's own affair; current() works all the same
+    scope["state"] = {**state, "convert": recorder}
+
+
+def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: str) -> tuple[Visitor, bool]:
+    """Return the visitor that a request's headers tell of, and whether the cookie should be written anew."""
+    ours = name.encode("ascii")
+    cookies: list[str] = []
+    for key, value in headers:
+        if key.lower() == b"cookie":
+            cookies += find(value, ours)
+    return tracker.load(cookies)
 
 
 _OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
@@ -260,13 +284,13 @@ def guard(headers: Headers) -> bool:
         if key.lower().endswith(_FOR_CDNS) and not _closed(value):
             headers[number] = key, b"no-store"
             was_open = True
-    control = [(key, value) for key, value in headers if key.lower() == b"cache-control"]
-    if any(_closed(value) for _, value in control):
+    control = [value for key, value in headers if key.lower() == b"cache-control"]
+    if any(_closed(value) for value in control):
         return was_open
-    kept = [piece.strip() for _, value in control for piece in value.split(b",")]
+    kept = [piece.strip() for value in control for piece in value.split(b",")]
     kept = [piece for piece in kept if piece and _directive(piece) not in _OPEN]
-    headers[:] = [header for header in headers if header not in control]
-    headers.append((control[0][0] if control else b"cache-control", b", ".join([b"private", *kept])))
+    headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
+    headers.append((b"cache-control", b", ".join([b"private", *kept])))
     return was_open or bool(control)
 
 
