@@ -1,0 +1,127 @@
+"""A site with our door in front and Convert behind; after every test the accounts are checked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from convert_middleware import ConvertMiddleware, Settings, Tracker
+from convert_middleware.wire import decode
+
+if TYPE_CHECKING:
+    from convert_middleware.hooks import Event
+    from convert_middleware.model import Hit
+
+    from .drive import App
+
+SECRET = "a secret of the shop, long enough"
+
+
+class Clock:
+    """The time of day, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_750_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Convert:
+    """What arrives at Convert from every door that was built through it, and the hooks' events."""
+
+    def __init__(self) -> None:
+        self.arrived: list[httpx.Request] = []
+        self.events: list[Event] = []
+        self.clock = Clock()
+        self.trackers: list[Tracker] = []
+        self.before_answer: Callable[[], object] = lambda: None
+        self._read = 0
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=_Collecting(self))
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        return {
+            "project_id": "1",
+            "customer_id": "2",
+            "secret_key": SECRET,
+            "sender": self.client,
+            "hooks": [self.events.append],
+            **more,
+        }
+
+    def tracker(self, **options: Any) -> Tracker:
+        tracker = Tracker(Settings(**self.options(**options)), clock=self.clock)
+        self.trackers.append(tracker)
+        return tracker
+
+    def door(self, app: App, **options: Any) -> ConvertMiddleware:
+        """Return the application behind a door with a tracker of its own."""
+        return ConvertMiddleware(app, tracker=self.tracker(**options))
+
+    def hits(self) -> list[Hit]:
+        """Return what has arrived since the last call, when all that was handed over has."""
+        for tracker in self.trackers:
+            assert tracker.flush(5.0)
+        fresh, self._read = self.arrived[self._read :], len(self.arrived)
+        return [decode(str(request.url)) for request in fresh]
+
+    def told(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def check_accounts(self) -> None:
+        for tracker in self.trackers:
+            tracker.close(5.0)
+            stats = tracker.stats()
+            settled = stats.delivered + stats.waiting + stats.in_flight + stats.dead
+            assert stats.accepted == settled + sum(stats.dropped.values())
+            assert stats.waiting == stats.in_flight == 0
+
+
+class _Collecting(httpx.AsyncBaseTransport):
+    """The network, up to the socket."""
+
+    def __init__(self, convert: Convert) -> None:
+        self._convert = convert
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._convert.before_answer()
+        self._convert.arrived.append(request)
+        return httpx.Response(200)
+
+
+@pytest.fixture
+def convert(caplog: pytest.LogCaptureFixture) -> Iterator[Convert]:
+    """Convert; afterwards the conservation law holds, no thread is left and no log line tells a secret."""
+    caplog.set_level("DEBUG", "convert_middleware")
+    caplog.set_level("WARNING", "httpx")  # a user's own client logs what it likes
+    convert = Convert()
+    yield convert
+    convert.check_accounts()
+    assert not [thread for thread in threading.enumerate() if thread.name == "convert_middleware"]
+    assert SECRET not in caplog.text
+    for request in convert.arrived:
+        assert str(request.url) not in caplog.text
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each event loop library in turn."""
+    return str(request.param)
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return our own log lines of level WARNING and above."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "convert_middleware" and record.levelname != "INFO" and record.levelno >= 30
+    ]
