@@ -1,0 +1,85 @@
+// The stream of hits in words: batches, never more than 200 lines, nothing rebuilt that stays.
+
+import { byId, element, say, whole } from "./dom.js";
+
+const MOST = 200;
+const EVERY = 150; // ms between two changes of the list
+const list = byId("stream");
+const pause = byId("pause");
+let waiting = [];
+let paused = false;
+let timer = 0;
+let first = true;
+
+const TIME = new Intl.DateTimeFormat("en-GB", {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
+});
+
+export function receive(record) {
+  waiting.push(record);
+  if (waiting.length > MOST) waiting = waiting.slice(-MOST);
+  if (paused) say(pause, `Resume (${waiting.length === MOST ? `${MOST}+` : whole(waiting.length)})`);
+  else timer ||= setTimeout(show, EVERY);
+}
+
+export function forget() {
+  waiting = [];
+  first = true;
+  list.replaceChildren();
+  byId("silence").hidden = false;
+}
+
+function show() {
+  timer = 0;
+  if (paused || !waiting.length) return;
+  const batch = waiting.reverse().map(line);
+  waiting = [];
+  const calm = first || batch.length > 40; // a flood glows no more
+  for (const node of batch) node.classList.toggle("new", !calm);
+  first = false;
+  list.prepend(...batch);
+  while (list.children.length > MOST) list.lastElementChild.remove();
+  byId("silence").hidden = true;
+}
+
+function line(record) {
+  const words = element("span", { class: "words" });
+  record.parts.forEach((part, index) => {
+    if (index) words.append("; ");
+    words.append(element("span", { class: `part ${part.kind}` }, part.text));
+  });
+  const time = element("time", { datetime: record.received_at }, TIME.format(new Date(record.received_at)));
+  const details = element("details", {}, element("summary", {}, time, words));
+  details.addEventListener("toggle", () => {
+    if (details.open && details.children.length === 1) details.append(inside(record));
+  });
+  const problem = record.outcome !== "hit" || record.duplicate;
+  return element("li", { class: problem ? `${record.outcome} problem` : record.outcome }, details);
+}
+
+/** What was on the wire; built when somebody looks. */
+function inside(record) {
+  const rows = [["URL", `${record.path}?${record.query}`]];
+  if (record.error) rows.push(["Parameter", record.error.parameter], ["Text", record.error.text], ["Reason", record.error.reason]);
+  if (record.content) {
+    rows.push(["Project", `${record.content.project}, customer ${record.content.customer}`]);
+    for (const { experiment, variation, goals, new: fresh } of record.content.exposures) {
+      rows.push([`Experiment ${experiment}`,
+        `variation ${variation}${fresh ? ", new" : ", before"}${goals.length ? `; goals since: ${goals.join(", ")}` : ""}`]);
+    }
+  }
+  rows.push(["Headers", record.headers.map(([name, value]) => `${name}: ${value}`).join("\n")]);
+  return element("dl", { class: "wire" },
+    ...rows.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))));
+}
+
+pause.addEventListener("click", () => {
+  paused = !paused;
+  pause.setAttribute("aria-pressed", String(paused));
+  say(pause, paused ? "Resume" : "Pause");
+  show();
+});
+
+byId("problems").addEventListener("change", (event) => {
+  list.classList.toggle("only-problems", event.target.checked);
+});
