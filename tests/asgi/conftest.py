@@ -22,12 +22,13 @@ SECRET = "a secret of the shop, long enough"
 
 
 class Clock:
-    """The time of day, moved by hand."""
+    """The time of day, moved by hand; it never stands quite still, so hits leave in the order handed over."""
 
     def __init__(self) -> None:
         self.now = 1_750_000_000.0
 
     def __call__(self) -> float:
+        self.now += 1e-6
         return self.now
 
     def sleep(self, seconds: float) -> None:
