@@ -250,7 +250,7 @@ def _put(scope: Scope, recorder: Recorder) -> None:
 def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: str) -> tuple[Visitor, bool]:
     """Return the visitor that a request's headers tell of, and whether the cookie should be written anew."""
     ours = name.encode("ascii")
-    cookies: list[str] = []
+    cookies: list[bytes] = []
     for key, value in headers:
         if key.lower() == b"cookie":
             cookies += find(value, ours)

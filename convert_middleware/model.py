@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from operator import index
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from convert_middleware.errors import ArgumentError, ArgumentTypeError
 
@@ -55,13 +55,12 @@ def identifier(argument: str, value: Id) -> int:
     return number
 
 
-def check_ids(argument: str, values: tuple[int, ...]) -> None:
+def check_ids(argument: str, values: Iterable[int]) -> None:
     """Raise unless every value is an int that can be an id; nothing is converted."""
     for value in values:
         if type(value) is not int:
-            raise ArgumentTypeError(
-                argument, value, f"has the wrong type {type(value).__name__}: int expected"
-            )
+            kind = type(value).__name__
+            raise ArgumentTypeError(argument, value, f"has the wrong type {kind}: int expected")
         if not 0 < value <= MAX_ID:
             identifier(argument, value)
 
@@ -154,9 +153,16 @@ def identifiers(argument: str, values: Id | Iterable[Id]) -> tuple[int, ...]:
     return tuple(dict.fromkeys([identifier(argument, value) for value in several]))
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
+class _Exposure(NamedTuple):
+    experiment_id: int
+    variation_id: int
+    goals: tuple[int, ...] = ()
+
+
+class Exposure(_Exposure):
     """A visitor was presented a variation; on the wire, a triplet.
+
+    A named tuple: ``Exposure._make()`` takes values that were checked before without checking them again.
 
     Attributes:
         experiment_id: The experiment.
@@ -164,14 +170,14 @@ class Exposure:
         goals: Goals the visitor reached after that, in the order reached.
     """
 
-    experiment_id: int
-    variation_id: int
-    goals: tuple[int, ...] = ()
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        check_ids("experiment_id", (self.experiment_id,))
-        check_ids("variation_id", (self.variation_id,))
-        check_ids("goals", self.goals)
+    def __new__(cls, experiment_id: int, variation_id: int, goals: tuple[int, ...] = ()) -> Self:
+        """Make an exposure of ids that are ints."""
+        check_ids("experiment_id", (experiment_id,))
+        check_ids("variation_id", (variation_id,))
+        check_ids("goals", goals)
+        return super().__new__(cls, experiment_id, variation_id, tuple(goals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,25 +211,50 @@ class Transaction:
         object.__setattr__(self, "products", count("products", self.products, 1, MAX_PRODUCTS))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class _Hit(NamedTuple):
+    customer_id: int
+    project_id: int
+    exposures: tuple[Exposure, ...]
+    new_exposures: int
+    goals: tuple[int, ...]
+    new_goals: int
+    transaction: Transaction | None
+
+
+class Hit(_Hit):
     """The content of one tracking request.
 
     Order carries meaning: the first ``new_exposures`` exposures were presented for the first time now, the
     first ``new_goals`` goals were reached for the first time now. What follows is history, oldest first.
+    A named tuple: ``Hit._make()`` and ``_replace()`` take values that were checked before.
     """
 
-    customer_id: int
-    project_id: int
-    exposures: tuple[Exposure, ...] = ()
-    new_exposures: int = 0
-    goals: tuple[int, ...] = ()
-    new_goals: int = 0
-    transaction: Transaction | None = None
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        check_ids("customer_id", (self.customer_id,))
-        check_ids("project_id", (self.project_id,))
-        check_ids("goals", self.goals)
-        count("new_exposures", self.new_exposures, 0, len(self.exposures))
-        count("new_goals", self.new_goals, 0, len(self.goals))
+    def __new__(
+        cls,
+        *,
+        customer_id: int,
+        project_id: int,
+        exposures: tuple[Exposure, ...] = (),
+        new_exposures: int = 0,
+        goals: tuple[int, ...] = (),
+        new_goals: int = 0,
+        transaction: Transaction | None = None,
+    ) -> Self:
+        """Make a hit of ids that are ints and counts that fit."""
+        check_ids("customer_id", (customer_id,))
+        check_ids("project_id", (project_id,))
+        check_ids("goals", goals)
+        count("new_exposures", new_exposures, 0, len(exposures))
+        count("new_goals", new_goals, 0, len(goals))
+        return super().__new__(
+            cls,
+            customer_id,
+            project_id,
+            tuple(exposures),
+            new_exposures,
+            tuple(goals),
+            new_goals,
+            transaction,
+        )

@@ -144,23 +144,23 @@ class Page:
         with self._lock:
             visitor = self.visitor
             self.touched = True
-            presented = visitor.exposures.get(experiment_id)
-            if presented is None and not self.forgotten:
+            kept = visitor.variation(experiment_id)
+            if kept is None and not self.forgotten:
                 self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
                 self._exposures.append(experiment_id)
-        if presented is None:
+        if kept is None:
             self._flush_if_ended()
             return variation_id
-        if presented.variation_id != variation_id:
+        if kept != variation_id:
             self._host.announcer.announce(
                 VariationConflict(
                     visitor=visitor_hash(visitor.visitor_id),
                     experiment_id=experiment_id,
-                    kept=presented.variation_id,
+                    kept=kept,
                     asked=variation_id,
                 )
             )
-        return presented.variation_id
+        return kept
 
     def reach(self, goal_id: int, experiments: tuple[int, ...] | None) -> bool:
         """Record a goal; return whether it was reached for the first time."""
@@ -212,7 +212,7 @@ class Page:
         """Take back exposures that were recorded and not shown: this response presents nothing."""
         with self._lock:
             if self._exposures:
-                visitor = self.visitor.without(self._exposures)
+                visitor = self.visitor.without_last(len(self._exposures))
                 self._visitor = self._kept if visitor == self._kept else visitor
                 self._exposures = []
 
@@ -228,7 +228,7 @@ class Page:
                 return None
             visitor, exposures = self.visitor, self._exposures
             if exposures and not self.shown:
-                visitor, exposures = visitor.without(exposures), []
+                visitor, exposures = visitor.without_last(len(exposures)), []
             else:
                 self._exposures = []
             news = News(visitor, exposures, self._goals, self._transactions)
@@ -341,13 +341,13 @@ class Recorder:
     @property
     def experiments(self) -> Mapping[int, int]:
         """The variation of each experiment this visitor was presented."""
-        exposures = self._page.visitor.exposures
-        return MappingProxyType({key: presented.variation_id for key, presented in exposures.items()})
+        visitor = self._page.visitor
+        return MappingProxyType(dict(zip(visitor.experiments, visitor.variations, strict=True)))
 
     @property
     def goals(self) -> tuple[int, ...]:
         """The goals this visitor reached, in the order reached."""
-        return tuple(self._page.visitor.goals)
+        return self._page.visitor.goals
 
     def flush(self) -> None:
         """Send now what was recorded; for connections that live long. Never blocks."""

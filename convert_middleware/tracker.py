@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from convert_middleware.model import Hit
 
+_TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
+_FROM_URL: Final = str.maketrans("-_", "+/")
 _REMEMBERED: Final = 10_000  # visitors whose latest state the process keeps
 _REMEMBERED_FOR: Final = 1800.0  # seconds
 
@@ -175,10 +177,10 @@ class Tracker:
             TokenError: It is no valid token.
         """
         try:
-            visitor, _ = self._tokens.read(token, self._clock())
+            visitor, _ = self._tokens.read(token.translate(_FROM_URL).encode(), self._clock())
         except RejectedError as error:
             raise TokenError(error.reason) from None
-        except (AttributeError, TypeError):
+        except (AttributeError, TypeError, UnicodeEncodeError):
             raise TokenError(f"{type(token).__name__} is no text") from None
         visitor = self._with_remembered(visitor)
         return Recorder(Page(self, lambda: (visitor, False), shown=True))
@@ -195,7 +197,7 @@ class Tracker:
         self._say_goodbye()
         return clean
 
-    def load(self, cookies: Iterable[str]) -> tuple[Visitor, bool]:
+    def load(self, cookies: Iterable[bytes]) -> tuple[Visitor, bool]:
         """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
         now = self._clock()
         visitor: Visitor | None = None
@@ -229,7 +231,7 @@ class Tracker:
                     goals=evicted.goals,
                 )
             )
-        return text, max(1, issued_at + options.max_age - now)
+        return text.decode(), max(1, issued_at + options.max_age - now)
 
     # --- for the pages --------------------------------------------------------------------------------
 
@@ -239,7 +241,7 @@ class Tracker:
 
     def write_token(self, visitor: Visitor) -> str:
         """Return signed text that :meth:`resume` accepts."""
-        return self._tokens.write(visitor)[0]
+        return self._tokens.write(visitor)[0].decode().translate(_TO_URL)
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what the process remembers of a visitor."""
@@ -267,11 +269,11 @@ class Tracker:
     def _deliver(self, news: News) -> None:
         visitor, now, claim = news.visitor, self._clock(), self._ledger.claim
         visitor_id = visitor.visitor_id
-        news = replace(
-            news,
-            exposures=[key for key in news.exposures if claim((visitor_id, "exposure", key), now)],
-            goals=[key for key in news.goals if claim((visitor_id, "goal", key), now)],
-            transactions=[
+        news = News(
+            visitor,
+            [key for key in news.experiments if claim((visitor_id, "exposure", key), now)],
+            [key for key in news.goals if claim((visitor_id, "goal", key), now)],
+            [
                 each
                 for each in news.transactions
                 if claim((visitor_id, "transaction", each.transaction_id), now)
@@ -308,8 +310,8 @@ class Tracker:
 
     def _announce(self, news: News) -> None:
         visitor = visitor_hash(news.visitor.visitor_id)
-        for key in news.exposures:
-            variation_id = news.visitor.exposures[key].variation_id
+        for key in news.experiments:
+            variation_id = news.visitor.variation(key) or 0
             self.announcer.announce(
                 ExposureRecorded(visitor=visitor, experiment_id=key, variation_id=variation_id)
             )

@@ -1,51 +1,48 @@
 """What one visitor did, what of it is first now, and how two accounts of it merge.
 
-A visitor's state is a value: every record returns a new one. Each part is a map from an id to the earliest
-time it happened, so that merging is commutative, associative and idempotent and a lost update costs
+A visitor's state is a value in columns; every record appends and returns a new one. Everything has the
+earliest time it happened, so that merging is commutative, associative and idempotent and a lost update costs
 nothing. This module knows the counting rules (DESIGN, section 5) and nothing of cookies, clocks or requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 from convert_middleware.model import Exposure, Hit, Transaction
 
-
-class Presented(NamedTuple):
-    """That a visitor was presented an experiment.
-
-    Attributes:
-        at: When, in seconds since the epoch; see :meth:`Visitor.next_moment`.
-        variation_id: Which variation.
-        goals: Goals reached since; each is one of the visitor's goals, in their order.
-    """
-
-    at: int
-    variation_id: int
-    goals: tuple[int, ...] = ()
+Column = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """The state of one visitor. Every map is kept oldest first, ties by id.
+class Visitor(NamedTuple):
+    """The state of one visitor. Experiments, goals and transactions each stand oldest first, ties by id.
 
     Attributes:
         visitor_id: 32 hexadecimal digits.
         issued_at: First visit, in seconds since the epoch.
-        exposures: What was presented, by experiment id.
-        goals: When each goal was first reached, by goal id.
-        transactions: When each transaction was recorded, by :func:`short_hash` of its id.
+        experiments: What was presented.
+        variations: Which variation of each experiment.
+        presented_at: When each experiment was presented, in seconds since the epoch.
+        goals: What was reached.
+        reached_at: When each goal was first reached.
+        credited: For each goal a number whose bit ``i`` says that it was reached after ``experiments[i]`` was
+            presented and belongs to it.
+        transactions: What was paid, as :func:`short_hash` of the transaction ids.
+        paid_at: When each transaction was recorded.
     """
 
     visitor_id: str
     issued_at: int
-    exposures: dict[int, Presented] = field(default_factory=dict)
-    goals: dict[int, int] = field(default_factory=dict)
-    transactions: dict[int, int] = field(default_factory=dict)
+    experiments: Column = ()
+    variations: Column = ()
+    presented_at: Column = ()
+    goals: Column = ()
+    reached_at: Column = ()
+    credited: Column = ()
+    transactions: Column = ()
+    paid_at: Column = ()
 
     def next_moment(self, now: int) -> int:
         """Return the time stamp of the next record: ``now``, but always later than everything recorded.
@@ -53,18 +50,24 @@ class Visitor:
         So the order of records survives clocks that differ between servers or stand still within a second.
         """
         last = self.issued_at - 1
-        if self.exposures:
-            last = max(last, next(reversed(self.exposures.values())).at)
-        if self.goals:
-            last = max(last, next(reversed(self.goals.values())))
-        if self.transactions:
-            last = max(last, next(reversed(self.transactions.values())))
-        return max(now, last + 1)
+        for moments in (self.presented_at, self.reached_at, self.paid_at):
+            if moments and moments[-1] > last:
+                last = moments[-1]
+        return now if now > last else last + 1
+
+    def variation(self, experiment_id: int) -> int | None:
+        """Return the variation this visitor was presented, if any."""
+        if experiment_id in self.experiments:
+            return self.variations[self.experiments.index(experiment_id)]
+        return None
 
     def present(self, experiment_id: int, variation_id: int, now: int) -> Visitor:
         """Return the state after a first exposure; the visitor must not have that experiment yet."""
-        presented = Presented(self.next_moment(now), variation_id)
-        return self._with(exposures={**self.exposures, experiment_id: presented})
+        return self._replace(
+            experiments=(*self.experiments, experiment_id),
+            variations=(*self.variations, variation_id),
+            presented_at=(*self.presented_at, self.next_moment(now)),
+        )
 
     def reach(self, goal_id: int, now: int, experiments: Sequence[int] | None = None) -> Visitor:
         """Return the state after the visitor reached a goal, or ``self`` if that changes nothing.
@@ -74,144 +77,171 @@ class Visitor:
             now: Seconds since the epoch.
             experiments: The experiments the goal belongs to; None: all.
         """
-        goals = self.goals
-        if goal_id not in goals:
-            goals = {**goals, goal_id: self.next_moment(now)}
-        exposures: dict[int, Presented] = {
-            key: presented
-            if goal_id in presented.goals or (experiments is not None and key not in experiments)
-            else Presented(presented.at, presented.variation_id, _joined(presented.goals, (goal_id,), goals))
-            for key, presented in self.exposures.items()
-        }
-        if goals is self.goals and exposures == self.exposures:
+        if experiments is None:
+            credit = (1 << len(self.experiments)) - 1
+        else:
+            credit = sum([1 << i for i, key in enumerate(self.experiments) if key in experiments])
+        if goal_id not in self.goals:
+            return Visitor(
+                self.visitor_id,
+                self.issued_at,
+                self.experiments,
+                self.variations,
+                self.presented_at,
+                (*self.goals, goal_id),
+                (*self.reached_at, self.next_moment(now)),
+                (*self.credited, credit),
+                self.transactions,
+                self.paid_at,
+            )
+        number = self.goals.index(goal_id)
+        before = self.credited[number]
+        if before | credit == before:
             return self
-        return self._with(exposures=exposures, goals=goals)
+        credited = (*self.credited[:number], before | credit, *self.credited[number + 1 :])
+        return self._replace(credited=credited)
 
     def pay(self, transaction_id: str, now: int) -> Visitor:
         """Return the state after a transaction was recorded."""
-        moment = self.next_moment(now)
-        return self._with(transactions={**self.transactions, short_hash(transaction_id): moment})
+        return self._replace(
+            transactions=(*self.transactions, short_hash(transaction_id)),
+            paid_at=(*self.paid_at, self.next_moment(now)),
+        )
 
     def has_paid(self, transaction_id: str) -> bool:
         """Tell whether the transaction was recorded before."""
         return short_hash(transaction_id) in self.transactions
 
-    def without(self, experiments: Sequence[int]) -> Visitor:
-        """Return the state as if these experiments had not been presented."""
-        return self._with(
-            exposures={key: value for key, value in self.exposures.items() if key not in experiments}
+    def without_last(self, number: int) -> Visitor:
+        """Return the state as if the last ``number`` experiments had not been presented."""
+        kept = len(self.experiments) - number
+        mask = (1 << kept) - 1
+        return self._replace(
+            experiments=self.experiments[:kept],
+            variations=self.variations[:kept],
+            presented_at=self.presented_at[:kept],
+            credited=tuple([credit & mask for credit in self.credited]),
         )
 
-    def merge(self, other: Visitor) -> Visitor:
-        """Join two accounts of the same visitor: sets unite, the earliest time wins."""
-        issued_at, visitor_id = min((self.issued_at, self.visitor_id), (other.issued_at, other.visitor_id))
-        goals = _earliest(self.goals, other.goals)
-        exposures = self.exposures
-        if other.exposures != exposures or goals is not self.goals:
-            merged = {
-                # The earlier presentation wins. Goals reached after the later one were reached after both.
-                key: Presented(*min(mine[:2], theirs[:2]), _joined(mine.goals, theirs.goals, goals))
-                for key, mine, theirs in _paired(exposures, other.exposures)
-            }
-            exposures = dict(sorted(merged.items(), key=lambda item: (item[1].at, item[0])))
-        return Visitor(
-            visitor_id, issued_at, exposures, goals, _earliest(self.transactions, other.transactions)
-        )
-
-    def _with(
-        self,
-        exposures: dict[int, Presented] | None = None,
-        goals: dict[int, int] | None = None,
-        transactions: dict[int, int] | None = None,
-    ) -> Visitor:
+    def without_oldest(self, *, experiments: int = 0, goals: int = 0, transactions: int = 0) -> Visitor:
+        """Return the state without the oldest of each kind."""
         return Visitor(
             self.visitor_id,
             self.issued_at,
-            self.exposures if exposures is None else exposures,
-            self.goals if goals is None else goals,
-            self.transactions if transactions is None else transactions,
+            self.experiments[experiments:],
+            self.variations[experiments:],
+            self.presented_at[experiments:],
+            self.goals[goals:],
+            self.reached_at[goals:],
+            tuple([credit >> experiments for credit in self.credited[goals:]]),
+            self.transactions[transactions:],
+            self.paid_at[transactions:],
+        )
+
+    def triplets(self) -> list[Exposure]:
+        """Return what was presented, each with the goals it is credited with."""
+        everything = (1 << len(self.experiments)) - 1
+        credited, goals = self.credited, self.goals
+        if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
+            return [
+                Exposure._make((*pair, goals)) for pair in zip(self.experiments, self.variations, strict=True)
+            ]
+        return [
+            Exposure._make(
+                (
+                    *pair,
+                    tuple([goal for goal, credit in zip(goals, credited, strict=True) if credit >> i & 1]),
+                )
+            )
+            for i, pair in enumerate(zip(self.experiments, self.variations, strict=True))
+        ]
+
+    def merge(self, other: Visitor) -> Visitor:
+        """Join two accounts of the same visitor: sets unite, the earliest time wins."""
+        if other == self:
+            return self
+        issued_at, visitor_id = min((self.issued_at, self.visitor_id), (other.issued_at, other.visitor_id))
+        exposures: dict[int, tuple[int, int]] = {}
+        holders: dict[int, set[int]] = {}
+        for state in (self, other):
+            for key, variation, at in zip(
+                state.experiments, state.variations, state.presented_at, strict=True
+            ):
+                exposures[key] = min((at, variation), exposures.get(key, (at, variation)))
+            # Goals reached after the later of two presentations were reached after both.
+            for goal, credit in zip(state.goals, state.credited, strict=True):
+                members = holders.setdefault(goal, set())
+                members.update([key for i, key in enumerate(state.experiments) if credit >> i & 1])
+        experiments, moments = _in_order({key: at for key, (at, _) in exposures.items()})
+        goals, reached_at = _in_order(_earliest(self.goals, self.reached_at, other.goals, other.reached_at))
+        transactions, paid_at = _in_order(
+            _earliest(self.transactions, self.paid_at, other.transactions, other.paid_at)
+        )
+        return Visitor(
+            visitor_id,
+            issued_at,
+            experiments,
+            tuple([exposures[key][1] for key in experiments]),
+            moments,
+            goals,
+            reached_at,
+            tuple(
+                [sum([1 << i for i, key in enumerate(experiments) if key in holders[goal]]) for goal in goals]
+            ),
+            transactions,
+            paid_at,
         )
 
 
-def _joined(mine: tuple[int, ...], theirs: tuple[int, ...], order: dict[int, int]) -> tuple[int, ...]:
-    """Return both tuples' goals without repeats, in the order of the visitor's goals."""
-    both = {*mine, *theirs}
-    return tuple(order) if len(both) == len(order) else tuple([goal for goal in order if goal in both])
+def _earliest(mine: Column, my_moments: Column, theirs: Column, their_moments: Column) -> dict[int, int]:
+    merged = dict(zip(mine, my_moments, strict=True))
+    for key, at in zip(theirs, their_moments, strict=True):
+        merged[key] = min(at, merged.get(key, at))
+    return merged
 
 
-def _paired(
-    mine: dict[int, Presented], theirs: dict[int, Presented]
-) -> Iterator[tuple[int, Presented, Presented]]:
-    for key in {**mine, **theirs}:
-        first = mine.get(key) or theirs[key]
-        yield key, first, theirs.get(key, first)
-
-
-def _earliest(mine: dict[int, int], theirs: dict[int, int]) -> dict[int, int]:
-    if mine == theirs:
-        return mine
-    merged = {**theirs, **mine}
-    for key, at in theirs.items():
-        merged[key] = min(at, merged[key])
-    return dict(sorted(merged.items(), key=lambda item: (item[1], item[0])))
+def _in_order(moments: Mapping[int, int]) -> tuple[Column, Column]:
+    keys = tuple(sorted(moments, key=lambda key: (moments[key], key)))
+    return keys, tuple([moments[key] for key in keys])
 
 
 def short_hash(text: str) -> int:
-    """Return 40 bits that stand for a transaction id: two of 16 ids collide with a chance of 1 in 10^10."""
+    """Return 40 bits that stand for a transaction id; two of 16 ids collide with a chance of 1 in 10^10."""
     return int.from_bytes(blake2b(text.encode(), digest_size=5).digest())
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """What a visitor did for the first time now.
 
     Attributes:
         visitor: The state, with the news in it.
-        exposures: Experiments presented now, in order.
+        experiments: Experiments presented now, in order.
         goals: Goals reached now, in the order reached.
         transactions: What was paid now.
     """
 
     visitor: Visitor
-    exposures: Sequence[int] = ()
-    goals: Sequence[int] = ()
+    experiments: Iterable[int] = ()
+    goals: Iterable[int] = ()
     transactions: Sequence[Transaction] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.exposures or self.goals or self.transactions)
 
     def hits(self, customer_id: int, project_id: int) -> list[Hit]:
         """Return what is to be told to Convert, in sending order (DESIGN, sections 5.5 and 5.6)."""
-        if not self:
+        now, reached = tuple(self.experiments), tuple(self.goals)
+        triplets = self.visitor.triplets()
+        if now:
+            fresh = [triplet for triplet in triplets if triplet[0] in now]
+            if not (reached or self.transactions):
+                return [Hit._make((customer_id, project_id, tuple(fresh), len(fresh), (), 0, None))]
+            triplets = fresh + [triplet for triplet in triplets if triplet[0] not in now]
+        elif not (reached or self.transactions):
             return []
-        state = self.visitor.exposures
-        fresh = tuple([_triplet(key, state[key]) for key in self.exposures if key in state])
-        if not (self.goals or self.transactions):
-            return [
-                Hit(
-                    customer_id=customer_id,
-                    project_id=project_id,
-                    exposures=fresh,
-                    new_exposures=len(fresh),
-                )
-            ]
-        earlier = [_triplet(key, state[key]) for key in state if key not in self.exposures]
-        history = [goal for goal in self.visitor.goals if goal not in self.goals]
-        first = Hit(
-            customer_id=customer_id,
-            project_id=project_id,
-            exposures=(*fresh, *earlier),
-            new_exposures=len(fresh),
-            goals=(*self.goals, *history),
-            new_goals=len(self.goals),
-            transaction=self.transactions[0] if self.transactions else None,
-        )
+        exposures = tuple(triplets)
+        goals = (*reached, *[goal for goal in self.visitor.goals if goal not in reached])
+        paid = self.transactions[0] if self.transactions else None
+        # Every id was checked when it was recorded.
+        first = Hit._make((customer_id, project_id, exposures, len(now), goals, len(reached), paid))
         further = [
-            replace(first, new_exposures=0, goals=(), new_goals=0, transaction=transaction)
-            for transaction in self.transactions[1:]
+            Hit._make((customer_id, project_id, exposures, 0, (), 0, paid)) for paid in self.transactions[1:]
         ]
         return [first, *further]
-
-
-def _triplet(experiment_id: int, presented: Presented) -> Exposure:
-    return Exposure(experiment_id, presented.variation_id, presented.goals)

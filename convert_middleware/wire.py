@@ -7,7 +7,7 @@ new.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
@@ -35,12 +35,11 @@ def encode(hit: Hit, endpoint: str = ENDPOINT) -> str:
 
 def query(hit: Hit) -> str:
     """Return the query string of ``hit``, without the ``?``."""
-    parts = []
-    for parameter in _PARAMETERS:
-        value = getattr(hit, parameter.field)
-        if value is not None and (parameter.pair is None or getattr(hit, parameter.pair)):
-            parts.append(f"{parameter.name}={parameter.write(value)}")
-    return "&".join(parts)
+    text = ""
+    for index, pair, prefix, write in _WRITERS:
+        if hit[pair]:
+            text += prefix + write(hit[index])
+    return text
 
 
 def decode(url: str) -> Hit:
@@ -111,8 +110,7 @@ def _without_history(hit: Hit, limit: int) -> tuple[Hit, int]:
 
     def without(number: int) -> Hit:
         goals, exposures = min(number, old_goals), max(0, number - old_goals)
-        return replace(
-            hit,
+        return hit._replace(
             goals=hit.goals[: hit.new_goals] + hit.goals[hit.new_goals + goals :],
             exposures=hit.exposures[: hit.new_exposures] + hit.exposures[hit.new_exposures + exposures :],
         )
@@ -128,16 +126,16 @@ def _without_history(hit: Hit, limit: int) -> tuple[Hit, int]:
 
 
 def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
-    bare = replace(hit, exposures=(), new_exposures=0, goals=(), new_goals=0, transaction=None)
+    bare = hit._replace(exposures=(), new_exposures=0, goals=(), new_goals=0, transaction=None)
     presented = hit.exposures[: hit.new_exposures]
     while presented:
         number = len(presented)
-        while number > 1 and len(query(replace(bare, exposures=presented[:number]))) > limit - 8:
+        while number > 1 and len(query(bare._replace(exposures=presented[:number]))) > limit - 8:
             number //= 2
         chunk = presented[:number]
         if number == 1:
             chunk = (_shortened(bare, chunk[0], limit),)
-        yield replace(bare, exposures=chunk, new_exposures=number)
+        yield bare._replace(exposures=chunk, new_exposures=number)
         presented = presented[number:]
 
     transaction = hit.transaction
@@ -145,29 +143,29 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
     while waiting and waiting[0]:
         goals = waiting.pop(0)
         triplets = tuple(
-            replace(exposure, goals=tuple(goal for goal in exposure.goals if goal in goals))
+            exposure._replace(goals=tuple(goal for goal in exposure.goals if goal in goals))
             for exposure in reversed(hit.exposures)
         )
         triplets = tuple(reversed([triplet for triplet in triplets if triplet.goals]))
-        whole = replace(bare, exposures=triplets, goals=goals, new_goals=len(goals), transaction=transaction)
+        whole = bare._replace(exposures=triplets, goals=goals, new_goals=len(goals), transaction=transaction)
         if len(query(whole)) > limit and len(goals) > 1:
             half = len(goals) // 2
             waiting[:0] = [goals[:half], goals[half:]]
             continue
         slim, _ = _without_history(whole, limit)
         if len(query(slim)) > limit:  # a single goal and a long transaction: one each
-            yield replace(slim, transaction=None)
+            yield slim._replace(transaction=None)
         else:
             yield slim
             transaction = None
     if transaction is not None:
-        yield replace(bare, transaction=transaction)
+        yield bare._replace(transaction=transaction)
 
 
 def _shortened(bare: Hit, exposure: Exposure, limit: int) -> Exposure:
     """Leave out a triplet's oldest goals until it fits alone."""
-    while exposure.goals and len(query(replace(bare, exposures=(exposure,)))) > limit - 8:
-        exposure = replace(exposure, goals=exposure.goals[len(exposure.goals) // 2 + 1 :])
+    while exposure.goals and len(query(bare._replace(exposures=(exposure,)))) > limit - 8:
+        exposure = exposure._replace(goals=exposure.goals[len(exposure.goals) // 2 + 1 :])
     return exposure
 
 
@@ -214,14 +212,17 @@ def _numbers(text: str, separator: str) -> tuple[int, ...]:
 
 
 def _write_triplets(exposures: tuple[Exposure, ...]) -> str:
-    return ",".join(
-        [
-            f"{x.experiment_id}-{x.variation_id}-{'.'.join(map(str, x.goals))}"
-            if x.goals
-            else f"{x.experiment_id}-{x.variation_id}"
-            for x in exposures
-        ]
-    )
+    pieces = []
+    known: tuple[int, ...] = ()
+    written = ""
+    for experiment_id, variation_id, goals in exposures:
+        if not goals:
+            pieces.append(f"{experiment_id}-{variation_id}")
+            continue
+        if goals is not known:  # most triplets of a visitor share their goals
+            known, written = goals, ".".join(map(str, goals))
+        pieces.append(f"{experiment_id}-{variation_id}-{written}")
+    return ",".join(pieces)
 
 
 def _read_triplets(_raw: str, text: str) -> tuple[Exposure, ...]:
@@ -302,3 +303,13 @@ _PAIRS: Final = {
     for parameter in _PARAMETERS
     if parameter.pair and parameter.pair != parameter.field
 }
+# The same table as the writer walks it: place in the hit, place of what must not be empty, prefix, function.
+_WRITERS: Final = tuple(
+    (
+        Hit._fields.index(parameter.field),
+        Hit._fields.index(parameter.pair or parameter.field),
+        f"{'&' if number else ''}{parameter.name}=",
+        parameter.write,
+    )
+    for number, parameter in enumerate(_PARAMETERS)
+)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from binascii import b2a_base64
 from typing import TYPE_CHECKING, Final
 
-from itsdangerous import BadSignature, Signer
+from itsdangerous import Signer
 from itsdangerous.signer import SigningAlgorithm
 
 from convert_middleware.cookie.payload import (
@@ -35,8 +36,13 @@ MIN_KEY_BYTES: Final = 16
 
 
 class _HMACSHA256(SigningAlgorithm):
+    """itsdangerous' HMAC in one step, as base64: its text is compared, so that it has one spelling only."""
+
     def get_signature(self, key: bytes, value: bytes) -> bytes:
-        return hmac.digest(key, value, "sha256")
+        return b2a_base64(hmac.digest(key, value, "sha256"), newline=False)[:-1]
+
+
+_ALGORITHM: Final = _HMACSHA256()
 
 
 class CookieCodec:
@@ -46,26 +52,18 @@ class CookieCodec:
         keys: Secret keys; the first one signs, all are accepted.
         max_age: Seconds a state is accepted after its ``issued_at``.
         purpose: Values written for one purpose are not accepted for another.
-
-    Raises:
-        SettingsError: A key is too short, or the keys are no sequence of keys.
     """
 
     def __init__(self, keys: Sequence[str | bytes], max_age: int, purpose: str = "cookie") -> None:
         salt = f"convert_middleware.{purpose}"
-        # The keys are derived once; itsdangerous would derive them anew for every signature.
-        self._signers = [
-            Signer(
-                Signer(key, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256).derive_key(),
-                salt=salt,
-                key_derivation="none",
-                algorithm=_HMACSHA256(),
-            )
+        # The keys are derived once; a Signer derives them anew for every signature.
+        self._keys = [
+            Signer(key, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256).derive_key()
             for key in keys
         ]
         self._max_age = max_age
 
-    def write(self, visitor: Visitor, issued_at: int | None = None) -> tuple[str, Evicted]:
+    def write(self, visitor: Visitor, issued_at: int | None = None) -> tuple[bytes, Evicted]:
         """Return the signed text of ``visitor``, at most 3 072 bytes long, and what had to go for that.
 
         Transaction ids go first, then the oldest experiments, then the oldest goals; the newest stay.
@@ -75,10 +73,10 @@ class CookieCodec:
             issued_at: Seconds since the epoch from which its life counts; None: the first visit.
         """
         visitor, evicted = within_budget(visitor)
-        payload = pack(visitor, visitor.issued_at if issued_at is None else issued_at)
-        return self._signers[0].sign(b"1." + payload).decode(), evicted
+        value = b"1." + pack(visitor, visitor.issued_at if issued_at is None else issued_at)
+        return b"%b.%b" % (value, _ALGORITHM.get_signature(self._keys[0], value)), evicted
 
-    def read(self, text: str, now: float) -> tuple[Visitor, bool]:
+    def read(self, text: bytes, now: float) -> tuple[Visitor, bool]:
         """Return the state in ``text`` and whether an old key had signed it.
 
         Args:
@@ -90,20 +88,18 @@ class CookieCodec:
         """
         if len(text) > BUDGET:
             raise RejectedError(Rejection.TOO_LONG)
-        if not text.startswith("1."):
-            future = re.match(r"[0-9]{1,3}\.", text)
+        if not text.startswith(b"1."):
+            future = re.match(rb"[0-9]{1,3}\.", text)
             raise RejectedError(Rejection.VERSION if future else Rejection.MALFORMED)
-        for number, signer in enumerate(self._signers):
-            try:
-                payload = signer.unsign(text)[2:]
-            except (BadSignature, UnicodeEncodeError):
-                continue
-            visitor, issued_at = unpack(payload)
-            if issued_at > now + CLOCK_SKEW:
-                raise RejectedError(Rejection.FUTURE)
-            if now > issued_at + self._max_age + CLOCK_SKEW:
-                raise RejectedError(Rejection.EXPIRED)
-            return visitor, number > 0
+        value, _, signature = text.rpartition(b".")
+        for number, key in enumerate(self._keys):
+            if _ALGORITHM.verify_signature(key, value, signature):
+                visitor, issued_at = unpack(value[2:])
+                if issued_at > now + CLOCK_SKEW:
+                    raise RejectedError(Rejection.FUTURE)
+                if now > issued_at + self._max_age + CLOCK_SKEW:
+                    raise RejectedError(Rejection.EXPIRED)
+                return visitor, number > 0
         raise RejectedError(Rejection.SIGNATURE)
 
 

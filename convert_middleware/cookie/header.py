@@ -17,7 +17,7 @@ _COOKIES_READ: Final = 8  # of our name in one request
 _HEADER_READ: Final = 64 * 1024  # bytes of a Cookie header that are looked at
 
 
-def find(header: bytes, name: bytes) -> list[str]:
+def find(header: bytes, name: bytes) -> list[bytes]:
     """Return the values of the cookies called ``name`` in a Cookie request header, in order.
 
     Any other cookie may be as odd as it likes; the standard library's parser gives up on those.
@@ -32,7 +32,7 @@ def find(header: bytes, name: bytes) -> list[str]:
     for piece in header[:_HEADER_READ].split(b";"):
         key, equals, value = piece.partition(b"=")
         if equals and key.strip(b" \t") == name:
-            found.append(value.strip(b" \t").strip(b'"').decode("latin-1"))
+            found.append(value.strip(b" \t").strip(b'"'))
             if len(found) == _COOKIES_READ:
                 break
     return found

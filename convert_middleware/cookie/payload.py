@@ -1,28 +1,23 @@
 """The visitor's state as a packed struct, within a hard budget.
 
-Layout: a header, a column of ids, a column of times relative to the start of the cookie's life, and per
-experiment one bit for each goal. It knows sizes and what is let go first; it signs nothing and trusts nothing
-that it reads.
+Layout: a header, a column of ids, a column of times relative to the start of the cookie's life, and a
+column of credits: per goal one bit for each experiment. It knows sizes and what is let go first; it signs nothing and
+trusts nothing that it reads.
 """
 
 from __future__ import annotations
 
-import binascii
 import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, replace
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import compress, islice
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from convert_middleware.errors import ConvertError
-from convert_middleware.model import MAX_ID
-from convert_middleware.visitor import Presented, Visitor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from convert_middleware.visitor import Visitor
 
 BUDGET: Final = 3072  # bytes of a cookie value; browsers drop cookies over 4 096 with name and attributes
 MAX_TRANSACTIONS: Final = 16  # remembered in the cookie
@@ -65,22 +60,33 @@ class Evicted:
 
 _HEADER: Final = Struct(">BHHB16sQ")  # width of ids, numbers of the three kinds, visitor id, issued at
 _MAX_MOMENT: Final = 2**31 - 1
+_MAX_RAW: Final = (BUDGET - SIGNATURE) * 6 // 8
+_NATIVE: Final = {1: "B", 2: "H", 3: "I", 4: "I", 5: "Q", 6: "Q", 7: "Q", 8: "Q"}  # bytes -> struct code
 
 
 class _Layout:
     """Where everything is in a payload with these numbers of exposures, goals and transactions."""
 
     def __init__(self, width: int, exposures: int, goals: int, transactions: int) -> None:
+        number, moments = 2 * exposures + goals + transactions, exposures + goals + transactions
         # Ids that need more than 32 bits are stored as a column of high bytes and one of low words: ten
         # digits fit into 40 bits.
-        number = 2 * exposures + goals + transactions
         columns = {4: f"{number}I", 5: f"{number}B{number}I", 8: f"{number}Q"}[width]
-        bits = f"{(goals + 7) // 8}s" * exposures
-        self.struct = Struct(f"{_HEADER.format}{columns}{exposures + goals + transactions}i{bits}")
-        self.exposures, self.goals = exposures, goals
-        self.split = width == 5
-        self.ids = number
-        self.moments = exposures + goals + transactions
+        size = (exposures + 7) // 8
+        self.credit_size = 0 if size <= 8 else size  # of one credit, where it is no native integer
+        credited = f"{size}s" * goals if self.credit_size else f"{goals}{_NATIVE[size or 1]}"
+        self.struct = Struct(f"{_HEADER.format}{columns}{moments}i{credited}")
+        self.split = number if width == 5 else 0
+        first = 6 + (2 * number if width == 5 else number)  # place of the first time stamp
+        self.variations, self.goals, self.transactions = (
+            6 + exposures,
+            6 + 2 * exposures,
+            6 + 2 * exposures + goals,
+        )
+        self.ids_end = 6 + number
+        self.moments = slice(first, first + moments)
+        self.reached, self.paid = exposures, exposures + goals
+        self.credited = slice(first + moments, first + moments + goals)
 
 
 @lru_cache(maxsize=1024)
@@ -88,34 +94,39 @@ def _layout(width: int, exposures: int, goals: int, transactions: int) -> _Layou
     return _Layout(width, exposures, goals, transactions)
 
 
-def _width(ids: Iterable[int]) -> int:
-    """Return how many bytes each id gets."""
-    largest = max(ids, default=0)
-    return 4 if largest < 1 << 32 else 5 if largest < 1 << 40 else 8
-
-
-def _ids(visitor: Visitor) -> list[int]:
-    variations = [presented.variation_id for presented in visitor.exposures.values()]
-    return [*visitor.exposures, *variations, *visitor.goals, *visitor.transactions]
+def _layout_for(visitor: Visitor) -> tuple[tuple[int, int, int, int], _Layout]:
+    ids = visitor.experiments + visitor.variations + visitor.goals + visitor.transactions
+    largest = max(ids) if ids else 0
+    width = 4 if largest < 1 << 32 else 5 if largest < 1 << 40 else 8
+    shape = width, len(visitor.experiments), len(visitor.goals), len(visitor.transactions)
+    return shape, _layout(*shape)
 
 
 def pack(visitor: Visitor, issued_at: int) -> bytes:
-    """Return the state in URL-safe base64 without padding; its life counts from ``issued_at``."""
-    presented = list(visitor.exposures.values())
-    goals, transactions = visitor.goals, visitor.transactions
-    ids = _ids(visitor)
-    shape = _width(ids), len(presented), len(goals), len(transactions)
-    layout = _layout(*shape)
-    moments = [each.at - issued_at for each in presented]
-    moments += [at - issued_at for at in goals.values()]
-    moments += [at - issued_at for at in transactions.values()]
+    """Return the state in base64 without padding; its life counts from ``issued_at``."""
+    shape, layout = _layout_for(visitor)
+    visitor_id, _, experiments, variations, presented, goals, reached, credited, transactions, paid = visitor
+    ids = experiments + variations + goals + transactions
     if layout.split:
-        ids = [number >> 32 for number in ids] + [number & 0xFFFFFFFF for number in ids]
-    bits = [_bits(each.goals, goals) for each in presented]
-    if moments and not -_MAX_MOMENT <= min(moments) <= max(moments) <= _MAX_MOMENT:
-        moments = [max(-_MAX_MOMENT, min(_MAX_MOMENT, moment)) for moment in moments]
-    raw = layout.struct.pack(*shape, bytes.fromhex(visitor.visitor_id), issued_at, *ids, *moments, *bits)
-    return urlsafe_b64encode(raw).rstrip(b"=")
+        ids = (*[number >> 32 for number in ids], *[number & 0xFFFFFFFF for number in ids])
+    moments = [at - issued_at for at in presented + reached + paid]
+    if layout.credit_size:
+        columns = [credit.to_bytes(layout.credit_size) for credit in credited]
+        raw = layout.struct.pack(
+            *shape, bytes.fromhex(visitor_id), issued_at, *ids, *_clamped(moments), *columns
+        )
+    else:
+        try:
+            raw = layout.struct.pack(*shape, bytes.fromhex(visitor_id), issued_at, *ids, *moments, *credited)
+        except struct.error:  # a clock was off by more than 68 years
+            raw = layout.struct.pack(
+                *shape, bytes.fromhex(visitor_id), issued_at, *ids, *_clamped(moments), *credited
+            )
+    return b2a_base64(raw, newline=False).rstrip(b"=")
+
+
+def _clamped(moments: list[int]) -> list[int]:
+    return [max(-_MAX_MOMENT, min(_MAX_MOMENT, moment)) for moment in moments]
 
 
 def unpack(text: bytes) -> tuple[Visitor, int]:
@@ -125,61 +136,36 @@ def unpack(text: bytes) -> tuple[Visitor, int]:
         RejectedError: It is no payload.
     """
     try:
-        raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+        raw = a2b_base64(text + b"=" * (-len(text) % 4))
         layout = _layout(*_HEADER.unpack_from(raw)[:4])
-        _, exposures, goals_number, _, visitor_id, issued_at, *values = layout.struct.unpack(raw)
-    except (binascii.Error, struct.error, KeyError):
+        values = layout.struct.unpack(raw)
+    except (Base64Error, struct.error, KeyError):
         raise RejectedError(Rejection.MALFORMED) from None
-    number = layout.ids
-    ids = values[:number]
+    issued_at: int = values[5]
     if layout.split:
-        lows = values[number : 2 * number]
-        ids = [high << 32 | low for high, low in zip(ids, lows, strict=True)]
-        number *= 2
-    moments = [issued_at + offset for offset in values[number : number + layout.moments]]
-    goals = tuple(ids[2 * exposures : 2 * exposures + goals_number])
-    members = [_members(bits, goals) for bits in values[number + layout.moments :]]
-    visitor = Visitor(
-        visitor_id.hex(),
-        min(issued_at, *moments) if moments else issued_at,
-        dict(zip(ids, map(Presented, moments, ids[exposures : 2 * exposures], members), strict=False)),
-        dict(zip(goals, moments[exposures:], strict=False)),
-        dict(zip(ids[2 * exposures + goals_number :], moments[exposures + goals_number :], strict=True)),
-    )
-    if (
-        not all(ids)
-        or (layout.ids and max(ids) > MAX_ID)
-        or len(visitor.exposures) < exposures
-        or len(visitor.goals) < goals_number
-    ):
-        raise RejectedError(Rejection.MALFORMED)
-    return visitor, issued_at
-
-
-_ONES: Final = bytes.maketrans(b"01", b"\0\1")
-
-
-def _bits(members: tuple[int, ...], goals: Mapping[int, int]) -> bytes:
-    if len(members) == len(goals):
-        number = (1 << len(goals)) - 1
+        lows = values[layout.ids_end : layout.ids_end + layout.split]
+        highs = values[6 : layout.ids_end]
+        values_of_ids = tuple([high << 32 | low for high, low in zip(highs, lows, strict=True)])
+        ids = (0, 0, 0, 0, 0, 0, *values_of_ids)
     else:
-        chosen = frozenset(members)
-        number = int("".join(["1" if goal in chosen else "0" for goal in goals]), 2)
-    return number.to_bytes((len(goals) + 7) // 8)
-
-
-def _members(bits: bytes, goals: tuple[int, ...]) -> tuple[int, ...]:
-    number = int.from_bytes(bits)
-    if number == (1 << len(goals)) - 1:
-        return goals
-    return tuple(compress(goals, format(number, f"0{len(goals)}b").encode().translate(_ONES)))
-
-
-def _size(visitor: Visitor) -> int:
-    """Return the length of the signed text, in bytes."""
-    shape = len(visitor.exposures), len(visitor.goals), len(visitor.transactions)
-    raw = _layout(_width(_ids(visitor)), *shape).struct.size
-    return (raw * 8 + 5) // 6 + SIGNATURE
+        ids = values
+    moments = tuple([issued_at + offset for offset in values[layout.moments]])
+    credited = values[layout.credited]
+    if layout.credit_size:
+        credited = tuple([int.from_bytes(credit) for credit in credited])
+    visitor = Visitor(
+        values[4].hex(),
+        min(issued_at, *moments) if moments else issued_at,
+        ids[6 : layout.variations],
+        ids[layout.variations : layout.goals],
+        moments[: layout.reached],
+        ids[layout.goals : layout.transactions],
+        moments[layout.reached : layout.paid],
+        credited,
+        ids[layout.transactions : layout.ids_end],
+        moments[layout.paid :],
+    )
+    return visitor, issued_at
 
 
 def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
@@ -187,22 +173,17 @@ def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
 
     Transaction ids go first, then the oldest experiments, then the oldest goals; the newest stay.
     """
-    if len(visitor.transactions) <= MAX_TRANSACTIONS and _size(visitor) <= BUDGET:
+    surplus = len(visitor.transactions) - MAX_TRANSACTIONS
+    if surplus <= 0 and _fits(visitor):
         return visitor, Evicted()
-    lost = {"transactions": max(0, len(visitor.transactions) - MAX_TRANSACTIONS), "exposures": 0, "goals": 0}
-    state = _without_oldest(visitor, lost)
+    lost = {"transactions": max(0, surplus), "experiments": 0, "goals": 0}
+    state = visitor.without_oldest(**lost)
     for kind in lost:
-        while _size(state) > BUDGET and getattr(state, kind):
+        while getattr(state, kind) and not _fits(state):
             lost[kind] += 1
-            state = _without_oldest(visitor, lost)
-    return state, Evicted(*lost.values())
+            state = visitor.without_oldest(**lost)
+    return state, Evicted(**lost)
 
 
-def _without_oldest(visitor: Visitor, lost: Mapping[str, int]) -> Visitor:
-    goals = dict(islice(visitor.goals.items(), lost["goals"], None))
-    exposures = {
-        key: each._replace(goals=tuple([goal for goal in each.goals if goal in goals]))
-        for key, each in islice(visitor.exposures.items(), lost["exposures"], None)
-    }
-    transactions = dict(islice(visitor.transactions.items(), lost["transactions"], None))
-    return replace(visitor, exposures=exposures, goals=goals, transactions=transactions)
+def _fits(visitor: Visitor) -> bool:
+    return _layout_for(visitor)[1].struct.size <= _MAX_RAW

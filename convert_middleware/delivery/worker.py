@@ -192,7 +192,7 @@ class Worker:
     async def _sleep(self) -> None:
         """Wait for a hit, the end of a lane, the time of the next attempt or the deadline."""
         self._wake.clear()
-        self.sleeping = True  # from here on whoever brings a hit wakes us
+        self.sleeping = self._room()  # from here on whoever brings a hit wakes us, if that is of use
         limits = []
         if self._room():
             due = await self._outbox.next_due()

@@ -68,7 +68,7 @@ export function showFaults(fault) {
   say(byId("fault-state"), fault.active ? inWords(fault) : `Everything is answered normally.${count(fault.affected)}`);
 }
 
-const count = (affected) => (affected ? ` ${affected} request${affected === 1 ? " was" : "s were"} hit before.` : "");
+const count = (affected) => (affected ? ` ${affected} request${affected === 1 ? " was" : "s were"} affected before.` : "");
 
 function inWords(fault) {
   const words = {
@@ -81,7 +81,7 @@ function inWords(fault) {
     fault.retry_after === null ? "" : `Retry-After ${fault.retry_after}`,
     fault.delay_ms ? `after ${fault.delay_ms} ms` : "",
     fault.probability < 1 ? `in ${+(fault.probability * 100).toFixed(2)} % of cases` : "",
-    fault.remaining === null ? "" : `for the next ${fault.remaining}`,
+    fault.remaining === null ? "" : fault.remaining === 1 ? "for the next request" : `for the next ${fault.remaining} requests`,
     fault.record ? "and keeps the request" : "and keeps nothing",
-  ].filter(Boolean).join(", ") + `. ${fault.affected} hit so far.`;
+  ].filter(Boolean).join(", ") + `. ${fault.affected} affected so far.`;
 }

@@ -32,7 +32,7 @@ export function showSummary(summary) {
   }
   pace = { ...summary.pace, at: performance.now() };
   showPace();
-  byId("empty").hidden = summary.last_id !== 0 && summary.totals.requests !== 0;
+  byId("empty").hidden = summary.totals.requests !== 0;
   const experiments = sortedIds(summary.experiments);
   for (const [id, card] of cards) {
     if (!(id in summary.experiments)) {
@@ -71,14 +71,13 @@ class Card {
     this.title = element("h2", { id: `experiment-${id}` });
     this.sub = element("p", { class: "muted" });
     this.select = element("select", {});
-    this.svg = element("div");
     this.chart = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.chart.setAttribute("role", "img");
     this.chartBox = element("div", { class: "chart" }, this.chart);
     this.figure = element("figure", { class: "rates" },
       element("figcaption", {},
         element("label", {}, "Conversion rate of ", this.select),
-        element("span", { class: "muted" }, "dot: rate · line: 95 % interval · shade: first variation")),
+        this.legend = element("span", { class: "muted" })),
       this.chartBox);
     this.head = element("thead", { role: "rowgroup" });
     this.body = element("tbody", { role: "rowgroup" });
@@ -98,6 +97,7 @@ class Card {
     this.goals = sortedIds(data.variations[this.variations[0]].goals);
     say(this.title, data.name ?? `Experiment ${this.id}`);
     say(this.sub, `${data.name === null ? "" : `Experiment ${this.id} · `}${whole(data.visitors)} visitors · ${this.variations.length} variation${this.variations.length === 1 ? "" : "s"}`);
+    say(this.legend, `line: 95 % interval${this.variations.length > 1 ? " · shade: that of the first variation" : ""}`);
     this.fill();
     this.offerGoals();
     this.draw();
@@ -166,7 +166,7 @@ class Card {
       this.select.value = this.goals.includes(chosen) ? chosen : this.goals[0];
       this.select.onchange = () => { this.chosen = true; };
     }
-    this.figure.hidden = this.goals.length === 0;
+    this.figure.hidden = this.goals.length === 0 || this.data.visitors === 0;
   }
 
   /** Until somebody chooses: the goal with revenue, else the one with most conversions. */

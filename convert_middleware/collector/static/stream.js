@@ -46,15 +46,25 @@ function line(record) {
   const words = element("span", { class: "words" });
   record.parts.forEach((part, index) => {
     if (index) words.append("; ");
-    words.append(element("span", { class: `part ${part.kind}` }, part.text));
+    const text = record.outcome === "malformed" ? part.text.replace(/^malformed: /, "") : part.text;
+    words.append(element("span", { class: `part ${part.kind}` }, text));
   });
   const time = element("time", { datetime: record.received_at }, TIME.format(new Date(record.received_at)));
-  const details = element("details", {}, element("summary", {}, time, words));
+  const details = element("details", {},
+    element("summary", {}, element("span", { class: "meta" }, time, ...tags(record)), words));
   details.addEventListener("toggle", () => {
     if (details.open && details.children.length === 1) details.append(inside(record));
   });
   const problem = record.outcome !== "hit" || record.duplicate;
   return element("li", { class: problem ? `${record.outcome} problem` : record.outcome }, details);
+}
+
+const TAGS = { exposure: "exposure", goals: "conversion", order: "order" };
+
+function tags(record) {
+  if (record.outcome !== "hit") return [element("span", { class: "tag warning" }, record.outcome)];
+  return record.parts.filter(({ kind }) => kind in TAGS)
+    .map(({ kind }) => element("span", { class: `tag ${kind}` }, TAGS[kind]));
 }
 
 /** What was on the wire; built when somebody looks. */
