@@ -1,0 +1,277 @@
+"""Lifespan: delivery is warm when the site has started, and drained before the server hears it is down."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from convert_middleware import ConvertMiddleware, Tracker, current
+
+from .conftest import Convert, warnings_of
+from .drive import Answer, Message, Receive, Scope, Send, ask, receiver, respond, visit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+STARTUP: Message = {"type": "lifespan.startup"}
+SHUTDOWN: Message = {"type": "lifespan.shutdown"}
+
+
+def delivering() -> bool:
+    return any(thread.name == "convert_middleware" for thread in threading.enumerate())
+
+
+async def site(scope: Scope, receive: Receive, send: Send) -> None:
+    """A site with a lifespan, whose pages record the goal named in the path."""
+    if scope["type"] == "lifespan":
+        for kind in ("startup", "shutdown"):
+            assert (await receive())["type"] == f"lifespan.{kind}"
+            await send({"type": f"lifespan.{kind}.complete"})
+        return
+    current().goal(scope["path"][1:])
+    await respond()(send)
+
+
+async def live(door: ConvertMiddleware, *paths: str, send: Send | None = None) -> Answer:
+    """Live through one lifespan with these requests in it, as a server does."""
+    answer = Answer()
+    up, down = anyio.Event(), anyio.Event()
+    states = [STARTUP, SHUTDOWN]
+
+    async def receive() -> Message:
+        message = states.pop(0)
+        if message is SHUTDOWN:
+            up.set()
+            await down.wait()
+        return message
+
+    async with anyio.create_task_group() as tasks:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+        tasks.start_soon(door, scope, receive, send or answer.take)
+        await up.wait()
+        for path in paths:
+            await visit(door, path=path)
+        down.set()
+    return answer
+
+
+def test_messages_of_the_lifespan_pass_verbatim(convert: Convert) -> None:
+    messages: list[Message] = [
+        {"type": "lifespan.startup.complete", "shop": 1},
+        {"type": "lifespan.shutdown.failed", "message": "the till is open"},
+    ]
+    scope = {"type": "lifespan", "state": {}}
+
+    async def app(given: Scope, receive: Receive, send: Send) -> None:
+        assert given is scope
+        for message in messages:
+            await receive()
+            await send(message)
+
+    answer = Answer()
+    anyio.run(convert.door(app), scope, receiver(STARTUP, SHUTDOWN), answer.take)
+
+    assert all(sent is given for sent, given in zip(answer.messages, messages, strict=True))
+    assert scope == {"type": "lifespan", "state": {}}
+
+
+def test_delivery_has_started_when_the_server_hears_that_the_site_has(convert: Convert) -> None:
+    running: list[tuple[str, bool]] = []
+
+    async def send(message: Message) -> None:
+        running.append((message["type"], delivering()))
+
+    door = convert.door(site)
+    assert not delivering()
+
+    async def main() -> None:
+        await live(door, send=send)
+
+    anyio.run(main)
+
+    assert running[0] == ("lifespan.startup.complete", True)
+
+
+def test_everything_is_delivered_before_shutdown_complete_is_passed_on(
+    convert: Convert, backend: str
+) -> None:
+    held = threading.Event()
+    convert.before_answer = lambda: held.wait(5.0)
+    door = ConvertMiddleware(site, **convert.options())
+    convert.trackers.append(door.tracker)
+    delivered: list[int] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "lifespan.shutdown.complete":
+            delivered.append(door.tracker.stats().delivered)
+            assert not delivering()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: live(door, *[f"/{goal}" for goal in range(1, 41)], send=send))
+            await anyio.wait_all_tasks_blocked()
+            assert door.tracker.stats().delivered == 0
+            held.set()
+
+    anyio.run(main, backend=backend)
+
+    assert delivered == [40]
+    assert len(convert.arrived) == 40
+
+
+def test_a_tracker_that_doors_share_is_flushed_but_goes_on(convert: Convert) -> None:
+    door = convert.door(site)
+    delivered: list[int] = []
+
+    async def send(message: Message) -> None:
+        delivered.append(door.tracker.stats().delivered)
+
+    async def main() -> None:
+        await live(door, "/1", "/2", send=send)
+
+    anyio.run(main)
+
+    assert delivered == [0, 2]
+    assert delivering()
+
+
+def test_the_loop_is_free_while_the_rest_is_being_delivered(convert: Convert) -> None:
+    held = threading.Event()
+    convert.before_answer = lambda: held.wait(5.0)
+    door = ConvertMiddleware(site, **convert.options())
+    convert.trackers.append(door.tracker)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: live(door, "/1"))
+            await anyio.wait_all_tasks_blocked()
+            assert not held.is_set()
+            held.set()  # would never be reached if draining held the loop up
+
+    anyio.run(main)
+
+    assert len(convert.hits()) == 1
+
+
+def test_two_lifespans_in_one_process_deliver_both(convert: Convert, backend: str) -> None:
+    door = ConvertMiddleware(site, **convert.options())
+    convert.trackers.append(door.tracker)
+
+    for goal in (1, 2, 3):
+
+        async def main(path: str = f"/{goal}") -> None:
+            answer = await live(door, path)
+            assert [message["type"] for message in answer.messages] == [
+                "lifespan.startup.complete",
+                "lifespan.shutdown.complete",
+            ]
+
+        anyio.run(main, backend=backend)
+        assert [hit.goals for hit in convert.hits()] == [(goal,)]
+
+
+def test_a_server_without_lifespan_delivers_from_the_first_hit_on(convert: Convert) -> None:
+    door = convert.door(site)
+    assert not delivering()
+
+    ask(door, path="/331")
+
+    assert [hit.goals for hit in convert.hits()] == [(331,)]
+
+
+def test_an_application_without_lifespan_refuses_it_as_if_we_were_not_there(convert: Convert) -> None:
+    refusal = AssertionError("http only")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise refusal
+        current().goal(331)
+        await respond()(send)
+
+    door = convert.door(app)
+
+    with pytest.raises(AssertionError) as caught:
+        anyio.run(door, {"type": "lifespan"}, receiver(STARTUP), Answer().take)
+
+    assert caught.value is refusal
+    assert ask(door).status == 200
+    assert [hit.goals for hit in convert.hits()] == [(331,)]
+
+
+async def fails_to_start(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+async def raises_at_the_start(receive: Receive, send: Send) -> None:
+    await receive()
+    raise OSError("no database")
+
+
+async def fails_to_stop(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.failed", "message": "still busy"})
+
+
+async def raises_at_the_stop(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    raise OSError("still busy")
+
+
+@pytest.mark.parametrize("fails", [fails_to_start, raises_at_the_start, fails_to_stop, raises_at_the_stop])
+def test_a_lifespan_that_fails_fails_as_if_we_were_not_there(
+    convert: Convert, fails: Callable[[Receive, Send], Awaitable[None]]
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await fails(receive, send)
+
+    def outcome(serve: Any) -> tuple[list[Message], str]:
+        answer, error = Answer(), ""
+        try:
+            anyio.run(serve, {"type": "lifespan"}, receiver(STARTUP, SHUTDOWN), answer.take)
+        except OSError as raised:
+            error = str(raised)
+        return answer.messages, error
+
+    assert outcome(convert.door(app)) == outcome(app)
+
+
+def test_a_server_that_never_answers_holds_shutdown_up_only_for_the_drain_timeout(
+    convert: Convert, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = threading.Event()
+    convert.before_answer = lambda: held.wait(5.0)
+    door = ConvertMiddleware(site, **convert.options(drain_timeout=0.0))
+    convert.trackers.append(door.tracker)
+
+    async def main() -> None:
+        answer = await live(door, "/1", "/2")
+        assert answer.messages[-1]["type"] == "lifespan.shutdown.complete"
+
+    anyio.run(main)
+    stats = door.tracker.stats()
+    held.set()
+
+    assert stats.accepted == 2
+    assert stats.delivered + sum(stats.dropped.values()) + stats.in_flight == 2
+    assert "Tracking stops: 2 hits accepted" in caplog.text
+    assert len(warnings_of(caplog)) >= 1
+
+
+def test_two_doors_on_one_tracker_share_one_thread_and_one_account(convert: Convert) -> None:
+    tracker: Tracker = convert.tracker()
+    doors = [ConvertMiddleware(site, tracker=tracker) for _ in range(2)]
+
+    ask(doors[0], path="/1")
+    ask(doors[1], path="/2")
+
+    assert [hit.goals for hit in convert.hits()] == [(1,), (2,)]
+    assert [thread.name for thread in threading.enumerate()].count("convert_middleware") == 1
+    assert tracker.stats().accepted == 2
