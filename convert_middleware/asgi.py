@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from convert_middleware.cookie import find
+from convert_middleware.cookie import find, set_cookie
 from convert_middleware.errors import SettingsError
 from convert_middleware.hooks import CacheGuarded
 from convert_middleware.recorder import Page, Recorder, enter, leave
@@ -67,7 +67,7 @@ class ConvertMiddleware:
         self.app = app
         self.tracker = Tracker(Settings.from_env(**options)) if tracker is None else tracker
         self._owns_tracker = tracker is None
-        self._cookie_name = self.tracker.settings.cookie.name
+        self._cookie_name = self.tracker.settings.cookie.name.encode()
         self._project_id = self.tracker.project_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +79,7 @@ class ConvertMiddleware:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        installed: tuple[tuple[int, str], ...] = scope.get(_INSTALLED, ())
+        installed: tuple[tuple[int, bytes], ...] = scope.get(_INSTALLED, ())
         name = self._cookie_name
         if installed:
             if any(project == self._project_id for project, _ in installed):
@@ -87,8 +87,8 @@ class ConvertMiddleware:
                 await self.app(scope, receive, send)
                 return
             if any(name == other for _, other in installed):
-                name = f"{name}_{self._project_id}"
-                self._warn("name", "Two projects share a cookie name; the inner one uses %s.", name)
+                name = b"%b_%d" % (name, self._project_id)
+                self._warn("name", "Two projects share a cookie name; the inner one uses %s.", name.decode())
         scope[_INSTALLED] = (*installed, (self._project_id, name))
         exchange = _Exchange(self.tracker, scope, send, name)
         try:
@@ -132,7 +132,7 @@ class _Exchange:
         "_trailers",
     )
 
-    def __init__(self, tracker: Tracker, scope: Scope, send: Send, name: str) -> None:
+    def __init__(self, tracker: Tracker, scope: Scope, send: Send, name: bytes) -> None:
         self._tracker = tracker
         self._scope = scope
         self._send = send
@@ -215,20 +215,19 @@ class _Exchange:
 
     def _set_cookie(self, headers: Headers, saved: Visitor | None) -> None:
         """Add our Set-Cookie header, unless the application has set a cookie of that name itself."""
-        start = self._name.encode("ascii") + b"="
-        if any(key.lower() == b"set-cookie" and value.startswith(start) for key, value in headers):
+        name = self._name
+        if any(value.startswith(name + b"=") and key.lower() == b"set-cookie" for key, value in headers):
             self._tracker.announcer.log(
                 logging.WARNING,
                 "own cookie",
                 "The application sets the cookie %s itself, so the visitor's state was not saved; "
                 "call forget() to delete it, or choose another cookie name.",
-                self._name,
+                name.decode(),
             )
             return
-        text, max_age = self._tracker.write_cookie(saved) if saved is not None else ("", 0)
-        https = self._scope.get("scheme") in _SECURE
-        options = self._tracker.settings.cookie
-        headers.append((b"set-cookie", options.header(self._name, text, https, max_age)))
+        text, max_age = self._tracker.write_cookie(saved) if saved is not None else (b"", 0)
+        attributes = self._tracker.cookie_attributes[self._scope.get("scheme") in _SECURE]
+        headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
 
 
 def _put(scope: Scope, recorder: Recorder) -> None:
@@ -247,18 +246,18 @@ def _put(scope: Scope, recorder: Recorder) -> None:
     scope["state"] = {**state, "convert": recorder}
 
 
-def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: str) -> tuple[Visitor, bool]:
+def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[Visitor, bool]:
     """Return the visitor that a request's headers tell of, and whether the cookie should be written anew."""
-    ours = name.encode("ascii")
     cookies: list[bytes] = []
     for key, value in headers:
         if key.lower() == b"cookie":
-            cookies += find(value, ours)
+            cookies += find(value, name)
     return tracker.load(cookies)
 
 
 _OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
 _CLOSED: Final = frozenset({b"private", b"no-store"})
+_GUARD: Final = ((b"vary", b"Cookie"), (b"cache-control", b"private"))
 _FOR_CDNS: Final = (b"cdn-cache-control", b"surrogate-control")  # RFC 9213 lets caches obey these instead
 
 
@@ -271,6 +270,10 @@ def guard(headers: Headers) -> bool:
     Args:
         headers: The response's headers; changed in place.
     """
+    names = b"\n".join([key for key, _ in headers]).lower()
+    if b"vary" not in names and b"e-control" not in names:  # nothing here that speaks of caches
+        headers += _GUARD
+        return False
     vary = [number for number, (key, _) in enumerate(headers) if key.lower() == b"vary"]
     if not any(part in (b"*", b"cookie") for number in vary for part in _parts(headers[number][1])):
         if vary:

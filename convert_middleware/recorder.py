@@ -149,7 +149,8 @@ class Page:
                 self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
                 self._exposures.append(experiment_id)
         if kept is None:
-            self._flush_if_ended()
+            if self.ended:
+                self.flush()
             return variation_id
         if kept != variation_id:
             self._host.announcer.announce(
@@ -173,7 +174,8 @@ class Page:
             first = goal_id not in visitor.goals
             if first:
                 self._goals.append(goal_id)
-        self._flush_if_ended()
+        if self.ended:
+            self.flush()
         return first
 
     def pay(self, transaction: Transaction) -> bool:
@@ -185,7 +187,8 @@ class Page:
                 return False
             self._visitor = visitor.pay(transaction.transaction_id, self._host.now())
             self._transactions.append(transaction)
-        self._flush_if_ended()
+        if self.ended:
+            self.flush()
         return True
 
     def forget(self) -> None:
@@ -218,22 +221,21 @@ class Page:
 
     def saved(self, visitor: Visitor) -> None:
         """Take note that a cookie with this state has left."""
-        with self._lock:
-            self._kept, self._stale = visitor, False
+        self._kept, self._stale = visitor, False
 
     def take(self) -> News | None:
         """Return what is news and start afresh; exposures that are not shown yet stay behind."""
+        if not (self._exposures or self._goals or self._transactions):
+            return None
         with self._lock:
-            if not (self._exposures or self._goals or self._transactions):
-                return None
             visitor, exposures = self.visitor, self._exposures
             if exposures and not self.shown:
                 visitor, exposures = visitor.without_last(len(exposures)), []
             else:
                 self._exposures = []
-            news = News(visitor, exposures, self._goals, self._transactions)
-            self._goals, self._transactions = [], []
-            return news
+            goals, self._goals = self._goals, []
+            transactions, self._transactions = self._transactions, []
+        return News(visitor, exposures, goals, transactions)
 
     def write_token(self) -> str:
         """Return signed text that stands for this visitor."""
@@ -246,10 +248,6 @@ class Page:
         announcer = self._host.announcer
         announcer.announce(ArgumentRejected(argument=error.argument, reason=error.reason))
         announcer.log(logging.ERROR, "argument", "Nothing was recorded: %s %s.", error.argument, error.reason)
-
-    def _flush_if_ended(self) -> None:
-        if self.ended:
-            self.flush()
 
 
 class Recorder:

@@ -103,11 +103,13 @@ class Tracker:
         self.customer_id, self.project_id = settings.ids
         self._clock = clock
         self._cookies = CookieCodec(settings.keys, settings.cookie.max_age)
+        self.cookie_attributes = settings.cookie.attributes(False), settings.cookie.attributes(True)
         self._tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="token")
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._limit = MAX_URL - 1 - len(endpoint) - 1
         self._ledger = Ledger()
         self._recent: dict[str, tuple[float, Visitor]] = {}
+        self._written: dict[bytes, tuple[Visitor, int]] = {}  # cookie -> its state, and when it expires
         self._lock = threading.RLock()
         self._refused = 0
         self._rejected: Counter[str] = Counter()
@@ -204,7 +206,7 @@ class Tracker:
         stale = False
         for text in cookies:
             try:
-                found, old_key = self._cookies.read(text, now)
+                found, old_key = self._read_cookie(text, now)
             except RejectedError as error:
                 with self._lock:
                     self._rejected[error.reason] += 1
@@ -217,12 +219,12 @@ class Tracker:
         complete = self._with_remembered(visitor)
         return complete, stale or complete is not visitor
 
-    def write_cookie(self, visitor: Visitor) -> tuple[str, int]:
+    def write_cookie(self, visitor: Visitor) -> tuple[bytes, int]:
         """Return the value of the visitor's cookie and its remaining life in seconds."""
         options, now = self.settings.cookie, int(self._clock())
         issued_at = now if options.sliding else visitor.issued_at
         text, evicted = self._cookies.write(visitor, issued_at)
-        if evicted:
+        if evicted is not None:
             self.announcer.announce(
                 StateEvicted(
                     visitor=visitor_hash(visitor.visitor_id),
@@ -231,7 +233,11 @@ class Tracker:
                     goals=evicted.goals,
                 )
             )
-        return text.decode(), max(1, issued_at + options.max_age - now)
+        else:
+            self._written[text] = visitor, issued_at + options.max_age
+            if len(self._written) > _REMEMBERED:
+                self._written.pop(next(iter(self._written)), None)
+        return text, max(1, issued_at + options.max_age - now)
 
     # --- for the pages --------------------------------------------------------------------------------
 
@@ -339,6 +345,13 @@ class Tracker:
             oldest = next(iter(self._recent))
             if len(self._recent) > _REMEMBERED or self._recent[oldest][0] < now - _REMEMBERED_FOR:
                 del self._recent[oldest]
+
+    def _read_cookie(self, text: bytes, now: float) -> tuple[Visitor, bool]:
+        """Return the state in a cookie; one that this process wrote needs no second look at its signature."""
+        written = self._written.get(text)
+        if written is not None and now <= written[1]:
+            return written[0], False
+        return self._cookies.read(text, now)
 
     def _with_remembered(self, visitor: Visitor) -> Visitor:
         known = self._recent.get(visitor.visitor_id)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from convert_middleware.model import Exposure, Hit, Transaction
 
 Column = tuple[int, ...]
+_unchecked: Final = tuple.__new__
 
 
 class Visitor(NamedTuple):
@@ -140,20 +141,19 @@ class Visitor(NamedTuple):
 
     def triplets(self) -> list[Exposure]:
         """Return what was presented, each with the goals it is credited with."""
-        everything = (1 << len(self.experiments)) - 1
         credited, goals = self.credited, self.goals
-        if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
-            return [
-                Exposure._make((*pair, goals)) for pair in zip(self.experiments, self.variations, strict=True)
-            ]
+        pairs = zip(self.experiments, self.variations, strict=True)
+        # Every id was checked when it was recorded, so these are made without checking them again.
+        if credited.count((1 << len(self.experiments)) - 1) == len(
+            credited
+        ):  # the usual case, and the fast one
+            return [_unchecked(Exposure, (key, variation, goals)) for key, variation in pairs]
         return [
-            Exposure._make(
-                (
-                    *pair,
-                    tuple([goal for goal, credit in zip(goals, credited, strict=True) if credit >> i & 1]),
-                )
+            _unchecked(
+                Exposure,
+                (key, variation, tuple([g for g, c in zip(goals, credited, strict=True) if c >> i & 1])),
             )
-            for i, pair in enumerate(zip(self.experiments, self.variations, strict=True))
+            for i, (key, variation) in enumerate(pairs)
         ]
 
     def merge(self, other: Visitor) -> Visitor:
@@ -227,21 +227,23 @@ class News(NamedTuple):
 
     def hits(self, customer_id: int, project_id: int) -> list[Hit]:
         """Return what is to be told to Convert, in sending order (DESIGN, sections 5.5 and 5.6)."""
-        now, reached = tuple(self.experiments), tuple(self.goals)
+        reached = tuple(self.goals)
         triplets = self.visitor.triplets()
-        if now:
-            fresh = [triplet for triplet in triplets if triplet[0] in now]
-            if not (reached or self.transactions):
-                return [Hit._make((customer_id, project_id, tuple(fresh), len(fresh), (), 0, None))]
-            triplets = fresh + [triplet for triplet in triplets if triplet[0] not in now]
-        elif not (reached or self.transactions):
-            return []
-        exposures = tuple(triplets)
+        if self.experiments:
+            now = [triplet for triplet in triplets if triplet[0] in self.experiments]
+            before = [triplet for triplet in triplets if triplet[0] not in self.experiments]
+        else:
+            now, before = [], triplets
+        if not (reached or self.transactions):
+            if not now:
+                return []
+            return [_unchecked(Hit, (customer_id, project_id, tuple(now), len(now), (), 0, None))]
+        exposures = (*now, *before)
         goals = (*reached, *[goal for goal in self.visitor.goals if goal not in reached])
         paid = self.transactions[0] if self.transactions else None
-        # Every id was checked when it was recorded.
-        first = Hit._make((customer_id, project_id, exposures, len(now), goals, len(reached), paid))
+        first = _unchecked(Hit, (customer_id, project_id, exposures, len(now), goals, len(reached), paid))
         further = [
-            Hit._make((customer_id, project_id, exposures, 0, (), 0, paid)) for paid in self.transactions[1:]
+            _unchecked(Hit, (customer_id, project_id, exposures, 0, (), 0, paid))
+            for paid in self.transactions[1:]
         ]
         return [first, *further]

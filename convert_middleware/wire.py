@@ -35,10 +35,14 @@ def encode(hit: Hit, endpoint: str = ENDPOINT) -> str:
 
 def query(hit: Hit) -> str:
     """Return the query string of ``hit``, without the ``?``."""
-    text = ""
-    for index, pair, prefix, write in _WRITERS:
-        if hit[pair]:
-            text += prefix + write(hit[index])
+    customer_id, project_id, exposures, new_exposures, goals, new_goals, transaction = hit
+    text = _WHOSE % (customer_id, project_id)
+    if exposures:
+        text += _PRESENTED % (_write_triplets(exposures), new_exposures)
+    if goals:
+        text += _REACHED % (_write_goals(goals), new_goals)
+    if transaction is not None:
+        text += _PAID % _write_transaction(transaction)
     return text
 
 
@@ -270,14 +274,13 @@ def _read_transaction(raw: str, text: str) -> Transaction:
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """One row of the table: a name on the wire, a field of the hit, and the way between them."""
+    """One row of the table: a name on the wire, a field of the hit, and how its text is read."""
 
     name: str
     field: str
-    write: Callable[[Any], str]
     read: Callable[[str, str], Any]  # raw text, percent-decoded text
     required: bool = False
-    pair: str | None = None  # written only if this field of the hit holds something
+    counts: str | None = None  # the field whose first items it counts; both or none are there
 
 
 def _read_number(_raw: str, text: str) -> int:
@@ -289,27 +292,24 @@ def _read_goals(_raw: str, text: str) -> tuple[int, ...]:
 
 
 _PARAMETERS: Final = (
-    _Parameter("c", "customer_id", str, _read_number, required=True),
-    _Parameter("p", "project_id", str, _read_number, required=True),
-    _Parameter("e", "exposures", _write_triplets, _read_triplets, pair="exposures"),
-    _Parameter("ea", "new_exposures", str, _read_number, pair="exposures"),
-    _Parameter("g", "goals", _write_goals, _read_goals, pair="goals"),
-    _Parameter("ga", "new_goals", str, _read_number, pair="goals"),
-    _Parameter("t", "transaction", _write_transaction, _read_transaction),
+    _Parameter("c", "customer_id", _read_number, required=True),
+    _Parameter("p", "project_id", _read_number, required=True),
+    _Parameter("e", "exposures", _read_triplets),
+    _Parameter("ea", "new_exposures", _read_number, counts="exposures"),
+    _Parameter("g", "goals", _read_goals),
+    _Parameter("ga", "new_goals", _read_number, counts="goals"),
+    _Parameter("t", "transaction", _read_transaction),
 )
 _FIELDS: Final = {parameter.field: parameter for parameter in _PARAMETERS}
-_PAIRS: Final = {
-    _FIELDS[parameter.pair]: parameter
-    for parameter in _PARAMETERS
-    if parameter.pair and parameter.pair != parameter.field
-}
-# The same table as the writer walks it: place in the hit, place of what must not be empty, prefix, function.
-_WRITERS: Final = tuple(
-    (
-        Hit._fields.index(parameter.field),
-        Hit._fields.index(parameter.pair or parameter.field),
-        f"{'&' if number else ''}{parameter.name}=",
-        parameter.write,
-    )
-    for number, parameter in enumerate(_PARAMETERS)
-)
+_PAIRS: Final = {_FIELDS[parameter.counts]: parameter for parameter in _PARAMETERS if parameter.counts}
+
+
+def _template(*fields: str) -> str:
+    return "&".join([f"{_FIELDS[field].name}=%s" for field in fields])
+
+
+# The same table as the writer needs it: what is there is written together.
+_WHOSE: Final = _template("customer_id", "project_id")
+_PRESENTED: Final = "&" + _template("exposures", "new_exposures")
+_REACHED: Final = "&" + _template("goals", "new_goals")
+_PAID: Final = "&" + _template("transaction")

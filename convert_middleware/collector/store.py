@@ -28,6 +28,7 @@ _log = logging.getLogger("convert_middleware.collector")
 _APPLICATION: Final = 0x436F6E76  # "Conv": marks the file as ours
 _VERSION: Final = 1
 _BATCH: Final = 500  # rows that wait at most
+_PATIENCE: Final = 0.05  # seconds for another program's lock on the file; requests wait meanwhile
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS request (
     id          INTEGER PRIMARY KEY,
@@ -210,7 +211,7 @@ class Store:
 
 def _open(database: str) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(database, check_same_thread=False)
+        connection = sqlite3.connect(database, timeout=_PATIENCE, check_same_thread=False)
     except sqlite3.Error as error:
         raise SettingsError("database", f"cannot be opened: {database}: {error}") from error
     try:

@@ -1,7 +1,7 @@
 """Visitor ⇄ signed cookie: the payload, the signature and the headers."""
 
 from convert_middleware.cookie.codec import CLOCK_SKEW, CookieCodec, check_keys
-from convert_middleware.cookie.header import MAX_AGE, CookieOptions, find
+from convert_middleware.cookie.header import MAX_AGE, CookieOptions, find, set_cookie
 from convert_middleware.cookie.payload import BUDGET, Evicted, RejectedError, Rejection
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "Rejection",
     "check_keys",
     "find",
+    "set_cookie",
 ]

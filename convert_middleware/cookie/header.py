@@ -111,18 +111,13 @@ class CookieOptions:
         yield "path", host and self.path != "/", "must be '/' with the name prefix __Host-"
         yield "name", prefix.startswith("__http-") and unsure, "with the prefix __Http- needs secure=True"
 
-    def header(self, name: str, value: str, https: bool, max_age: int) -> bytes:
-        """Return the value of a Set-Cookie header.
+    def attributes(self, https: bool) -> bytes:
+        """Return the attributes of a Set-Cookie header after ``Max-Age``, with a leading semicolon.
 
         Args:
-            name: Name of the cookie.
-            value: Its value; empty together with ``max_age`` 0 deletes it.
             https: Whether the request came over https.
-            max_age: Remaining life in seconds.
         """
-        parts = [f"{name}={value}", f"Max-Age={max_age}", f"Path={self.path}"]
-        if max_age <= 0:
-            parts.append("Expires=Thu, 01 Jan 1970 00:00:00 GMT")
+        parts = ["", f"Path={self.path}"]
         if self.domain is not None:
             parts.append(f"Domain={self.domain}")
         if self.secure is True or (self.secure == "auto" and https):
@@ -132,6 +127,21 @@ class CookieOptions:
         if self.partitioned:
             parts.append("Partitioned")
         return "; ".join(parts).encode("ascii")
+
+
+_PAST: Final = b"; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def set_cookie(name: bytes, value: bytes, max_age: int, attributes: bytes) -> bytes:
+    """Return the value of a Set-Cookie header.
+
+    Args:
+        name: Name of the cookie.
+        value: Its value; empty to delete it.
+        max_age: Remaining life in seconds; 0 deletes it.
+        attributes: See :meth:`CookieOptions.attributes`.
+    """
+    return b"%b=%b; Max-Age=%d%b%b" % (name, value, max_age, attributes, b"" if max_age > 0 else _PAST)
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

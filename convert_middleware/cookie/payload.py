@@ -1,8 +1,8 @@
 """The visitor's state as a packed struct, within a hard budget.
 
 Layout: a header, a column of ids, a column of times relative to the start of the cookie's life, and a
-column of credits: per goal one bit for each experiment. It knows sizes and what is let go first; it signs nothing and
-trusts nothing that it reads.
+column of credits: per goal one bit for each experiment. It knows sizes and what is let go first; it signs
+nothing and trusts nothing that it reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convert_middleware.visitor import Visitor
 
 BUDGET: Final = 3072  # bytes of a cookie value; browsers drop cookies over 4 096 with name and attributes
 MAX_TRANSACTIONS: Final = 16  # remembered in the cookie
-SIGNATURE: Final = 2 + 1 + 43  # bytes around the payload: version, separator, 256 bits in base64
+MAX_PAYLOAD: Final = BUDGET - (2 + 1 + 43)  # without version, separator and 256 bits of signature
 
 
 class Rejection(StrEnum):
@@ -54,13 +54,9 @@ class Evicted:
     experiments: int = 0
     goals: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.transactions or self.experiments or self.goals)
-
 
 _HEADER: Final = Struct(">BHHB16sQ")  # width of ids, numbers of the three kinds, visitor id, issued at
 _MAX_MOMENT: Final = 2**31 - 1
-_MAX_RAW: Final = (BUDGET - SIGNATURE) * 6 // 8
 _NATIVE: Final = {1: "B", 2: "H", 3: "I", 4: "I", 5: "Q", 6: "Q", 7: "Q", 8: "Q"}  # bytes -> struct code
 
 
@@ -173,10 +169,11 @@ def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
 
     Transaction ids go first, then the oldest experiments, then the oldest goals; the newest stay.
     """
-    surplus = len(visitor.transactions) - MAX_TRANSACTIONS
-    if surplus <= 0 and _fits(visitor):
-        return visitor, Evicted()
-    lost = {"transactions": max(0, surplus), "experiments": 0, "goals": 0}
+    lost = {
+        "transactions": max(0, len(visitor.transactions) - MAX_TRANSACTIONS),
+        "experiments": 0,
+        "goals": 0,
+    }
     state = visitor.without_oldest(**lost)
     for kind in lost:
         while getattr(state, kind) and not _fits(state):
@@ -186,4 +183,4 @@ def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
 
 
 def _fits(visitor: Visitor) -> bool:
-    return _layout_for(visitor)[1].struct.size <= _MAX_RAW
+    return _layout_for(visitor)[1].struct.size <= MAX_PAYLOAD * 6 // 8

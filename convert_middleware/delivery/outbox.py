@@ -228,12 +228,15 @@ class MemoryOutbox:
     # Below, the lock is held.
 
     def _sort_inbox(self) -> None:
-        while self._inbox:
-            entry = self._inbox.popleft()
+        inbox, fresh = self._inbox, self._fresh
+        while inbox:
+            entry = inbox.popleft()
+            fresh[entry.worth].append(entry)
             self._accepted += 1
-            self._fresh[entry.worth].append(entry)
-            self._entered(entry)
-            self._make_room()
+            self._waiting += 1
+            self._bytes += len(entry.text)
+            if self._waiting > self._max_hits or self._bytes > self._max_bytes:
+                self._make_room()
 
     def _entered(self, entry: Entry) -> None:
         self._waiting += 1

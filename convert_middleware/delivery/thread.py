@@ -80,8 +80,6 @@ class Delivery:
             text: The query string.
             worth: See :class:`~convert_middleware.delivery.outbox.Worth`.
         """
-        if self._pid != os.getpid():  # forked by something that runs no at-fork hooks
-            self.after_fork()
         if self.closed:
             return False
         self._outbox.offer(Entry(text, worth, self._clock()))

@@ -30,9 +30,11 @@ export function drawRates(svg, rows, width) {
   const parts = [];
 
   for (let tick = 0; tick <= end + step / 1000; tick += step) {
+    const last = tick + step > end + step / 1000;
     parts.push(
       drawing("line", { class: "grid", x1: x(tick), x2: x(tick), y1: TOP, y2: floor }),
-      drawing("text", { class: "tick", x: x(tick), y: floor + 18, "text-anchor": "middle" },
+      drawing("text", 
+        { class: "tick", x: last ? width - 4 : x(tick), y: floor + 18, "text-anchor": last ? "end" : "middle" },
         percent(tick, step < 0.01 ? (step < 0.001 ? 2 : 1) : 0)),
     );
   }

@@ -41,7 +41,7 @@ export function percent(share, digits) {
 }
 
 /** As many digits as the size of the number deserves. */
-export const digitsFor = (share) => (share < 0.1 ? 2 : 1);
+export const digitsFor = (share) => (share > 0 && share < 0.1 ? 2 : 1);
 
 export function range([low, high]) {
   const digits = digitsFor(high);
