@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from convert_middleware import ConvertMiddleware, Settings, Tracker
+from convert_middleware import ConvertMiddleware, MemoryOutbox, Settings, Tracker
 from convert_middleware.wire import decode
 
 if TYPE_CHECKING:
+    from convert_middleware.delivery.outbox import Entry
     from convert_middleware.hooks import Event
     from convert_middleware.model import Hit
 
@@ -22,7 +23,7 @@ SECRET = "a secret of the shop, long enough"
 
 
 class Clock:
-    """The time of day, moved by hand; it never stands quite still, so hits leave in the order handed over."""
+    """The time of day, moved by hand; it never stands quite still."""
 
     def __init__(self) -> None:
         self.now = 1_750_000_000.0
@@ -35,11 +36,24 @@ class Clock:
         self.now += seconds
 
 
+class Noting(MemoryOutbox):
+    """An outbox that notes what it is handed, because hits may overtake each other on their way."""
+
+    def __init__(self, handed_over: list[str]) -> None:
+        super().__init__()
+        self._handed_over = handed_over
+
+    def offer(self, entry: Entry) -> None:
+        self._handed_over.append(entry.text)
+        super().offer(entry)
+
+
 class Convert:
     """What arrives at Convert from every door that was built through it, and the hooks' events."""
 
     def __init__(self) -> None:
         self.arrived: list[httpx.Request] = []
+        self.handed_over: list[str] = []
         self.events: list[Event] = []
         self.clock = Clock()
         self.trackers: list[Tracker] = []
@@ -55,6 +69,7 @@ class Convert:
             "customer_id": "2",
             "secret_key": SECRET,
             "sender": self.client,
+            "outbox": Noting(self.handed_over),
             "hooks": [self.events.append],
             **more,
         }
@@ -69,11 +84,13 @@ class Convert:
         return ConvertMiddleware(app, tracker=self.tracker(**options))
 
     def hits(self) -> list[Hit]:
-        """Return what has arrived since the last call, when all that was handed over has."""
+        """Return the hits since the last call in the order handed over; each has arrived, and only once."""
         for tracker in self.trackers:
             assert tracker.flush(5.0)
-        fresh, self._read = self.arrived[self._read :], len(self.arrived)
-        return [decode(str(request.url)) for request in fresh]
+        arrived = [str(request.url).partition("?")[2] for request in self.arrived]
+        assert sorted(arrived) == sorted(self.handed_over)
+        fresh, self._read = self.handed_over[self._read :], len(self.handed_over)
+        return [decode(text) for text in fresh]
 
     def told(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -147,10 +147,11 @@ def test_two_projects_on_purpose_make_two_hits_and_two_cookies(
     inner = convert.door(below, project_id="70")
 
     async def between(scope: Scope, receive: Receive, send: Send) -> None:
-        recorders.append(scope["state"]["convert"])
+        own = scope["state"]["convert"]
+        recorders.append(own)
         current().goal(331)
         await inner(scope, receive, send)
-        assert current() is recorders[0], "the outer project is current again"
+        assert current() is own, "the outer project is current again"
 
     site = convert.door(between)
 
