@@ -90,6 +90,8 @@ class Tracking:
             await self._pause(fault.delay_ms / 1000)
         if fault.mode == "stall":
             await self._pause(None, receive)
+            if self.collector.closing:
+                await _break("reset", scope, receive, send)
         elif fault.mode in ("reset", "refuse", "garbage"):
             await _break(fault.mode, scope, receive, send)
         else:
