@@ -17,7 +17,7 @@ from convert_middleware.collector.faults import Faults
 from convert_middleware.collector.report import Pace, Statistics
 from convert_middleware.collector.sentence import describe
 from convert_middleware.collector.store import Outcome, Record, Store, at
-from convert_middleware.errors import ArgumentError, WireError
+from convert_middleware.errors import ArgumentError, SettingsError, WireError
 from convert_middleware.model import identifier
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class Collector:
         store: Where requests are kept; what it holds already is counted again.
         names: Names for ids.
         clock: Seconds since 1970.
+
+    Raises:
+        SettingsError: The store holds what cannot be read.
     """
 
     def __init__(self, store: Store, names: Names, clock: Callable[[], float] = time.time) -> None:
@@ -61,11 +64,15 @@ class Collector:
         self._clock = clock
         self._lock = RLock()
         self._start_anew()
-        for outcome, query in store.outcomes():
-            if outcome == "hit":
-                self._statistics.add(wire.decode(f"?{query}"))
-            else:
-                self._refused[outcome] += 1
+        for number, (outcome, query) in enumerate(store.outcomes(), 1):
+            try:
+                if outcome == "hit":
+                    self._statistics.add(wire.decode(f"?{query}"))
+                else:
+                    self._refused[outcome] += 1
+            except WireError as error:
+                reason = f"holds a hit (row {number}) that cannot be read any more: {error} Name a new file"
+                raise SettingsError("database", reason) from error
 
     def _start_anew(self) -> None:
         self.epoch = secrets.token_hex(4)

@@ -117,6 +117,18 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
         create_collector(str(path))
 
 
+def test_a_stored_hit_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "hits.db"
+    collector = opened(path)
+    collector.take("/track/", EXAMPLE, HEADERS)
+    collector.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE request SET query = 'c=2'")
+    connection.close()
+    with pytest.raises(SettingsError, match="row 1"):
+        create_collector(str(path))
+
+
 def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere"):
         create_collector(str(tmp_path / "nowhere" / "hits.db"))

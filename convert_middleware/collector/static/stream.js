@@ -3,7 +3,7 @@
 import { byId, element, say, whole } from "./dom.js";
 
 const MOST = 200;
-const EVERY = 150; // ms between two changes of the list
+const EVERY = 200; // ms between two changes of the list
 const list = byId("stream");
 const pause = byId("pause");
 let waiting = [];
