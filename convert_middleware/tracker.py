@@ -236,7 +236,8 @@ class Tracker:
         else:
             self._written[text] = visitor, issued_at + options.max_age
             if len(self._written) > _REMEMBERED:
-                self._written.pop(next(iter(self._written)), None)
+                with self._lock:
+                    self._written.pop(next(iter(self._written)))
         return text, max(1, issued_at + options.max_age - now)
 
     # --- for the pages --------------------------------------------------------------------------------

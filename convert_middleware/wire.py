@@ -52,7 +52,8 @@ def decode(url: str) -> Hit:
     Raises:
         WireError: It does not follow the published structure; the error names the parameter and the rule.
     """
-    text = url.partition("?")[2] if "?" in url else url
+    before, mark, after = url.partition("?")
+    text = after if mark and "=" not in before else url  # a bare query may hold a "?" of its own
     text = text.partition("#")[0]
     if len(text) > _MAX_READ:
         raise WireError("query", text, f"is longer than {_MAX_READ} characters")
