@@ -122,6 +122,25 @@ def test_everything_is_delivered_before_shutdown_complete_is_passed_on(
     assert len(convert.arrived) == 40
 
 
+def test_a_shutdown_that_fails_is_drained_too(convert: Convert) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await fails_to_stop(receive, send)
+        else:
+            await site(scope, receive, send)
+
+    door = ConvertMiddleware(app, **convert.options())
+    convert.trackers.append(door.tracker)
+
+    async def main() -> None:
+        await live(door, "/331")
+
+    anyio.run(main)
+
+    assert not delivering()
+    assert door.tracker.stats().delivered == 1
+
+
 def test_a_tracker_that_doors_share_is_flushed_but_goes_on(convert: Convert) -> None:
     door = convert.door(site)
     delivered: list[int] = []

@@ -205,6 +205,16 @@ def test_a_generator_of_headers_that_fails_is_the_applications_own_error(convert
         ask(convert.door(sends(start)))
 
 
+def test_headers_that_are_no_bytes_reach_the_server_as_they_are(convert: Convert) -> None:
+    wrong = [("content-type", "text/html"), ("vary", "Accept")]
+    start: Message = {"type": "http.response.start", "status": 200, "headers": wrong}
+
+    answer = ask(convert.door(sends(start, *ENDINGS["one body"])))
+
+    assert answer.messages[0] == start
+    assert [hit.goals for hit in convert.hits()] == [(331,)]
+
+
 def test_headers_from_a_generator_are_not_even_read_where_nothing_is_recorded(convert: Convert) -> None:
     generator = (pair for pair in [PAIR])
     start: Message = {"type": "http.response.start", "status": 200, "headers": generator}

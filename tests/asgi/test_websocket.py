@@ -97,6 +97,36 @@ def test_a_socket_that_is_denied_with_a_page_presents_that_page(convert: Convert
     assert (hit.new_exposures, hit.goals) == (1, (331,))
 
 
+LAST_WORDS: dict[str, list[Message]] = {
+    "closed": [{"type": "websocket.accept"}, {"type": "websocket.close"}],
+    "closed before the accept": [{"type": "websocket.close"}],
+    "denied": [
+        {"type": "websocket.http.response.start", "status": 403, "headers": []},
+        {"type": "websocket.http.response.body", "body": b"no", "more_body": True},
+        {"type": "websocket.http.response.body", "body": b"!"},
+    ],
+}
+
+
+@pytest.mark.parametrize("messages", LAST_WORDS.values(), ids=LAST_WORDS)
+def test_the_hit_leaves_with_the_last_word_even_if_the_handler_goes_on(
+    convert: Convert, messages: list[Message]
+) -> None:
+    tracker = convert.tracker()
+    accepted: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        current().goal(331)
+        for message in messages:
+            await send(message)
+            accepted.append(tracker.stats().accepted)
+
+    converse(ConvertMiddleware(app, tracker=tracker), CONNECT)
+
+    assert accepted == [*[0] * (len(messages) - 1), 1]
+    assert len(convert.hits()) == 1
+
+
 def chat() -> Starlette:
     async def endpoint(socket: WebSocket) -> None:
         socket.state.convert.experiment(11, 12)
