@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from convert_middleware import ConvertMiddleware, MemoryOutbox, Settings, Tracker
 from convert_middleware.wire import decode
+from tests.servers.tracking import PIXEL
 
 if TYPE_CHECKING:
     from convert_middleware.delivery.outbox import Entry
     from convert_middleware.hooks import Event
     from convert_middleware.model import Hit
+    from tests.servers import Behaviour, Seen, TrackingServer
 
     from .drive import App
 
@@ -51,24 +52,20 @@ class Noting(MemoryOutbox):
 class Convert:
     """What arrives at Convert from every door that was built through it, and the hooks' events."""
 
-    def __init__(self) -> None:
-        self.arrived: list[httpx.Request] = []
+    def __init__(self, server: TrackingServer) -> None:
+        self.server = server
         self.handed_over: list[str] = []
         self.events: list[Event] = []
         self.clock = Clock()
         self.trackers: list[Tracker] = []
-        self.before_answer: Callable[[], object] = lambda: None
         self._read = 0
-
-    def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=_Collecting(self))
 
     def options(self, **more: Any) -> dict[str, Any]:
         return {
             "project_id": "1",
             "customer_id": "2",
             "secret_key": SECRET,
-            "sender": self.client,
+            "endpoint": self.server.endpoint,
             "outbox": Noting(self.handed_over),
             "hooks": [self.events.append],
             **more,
@@ -87,10 +84,21 @@ class Convert:
         """Return the hits since the last call in the order handed over; each has arrived, and only once."""
         for tracker in self.trackers:
             assert tracker.flush(5.0)
-        arrived = [str(request.url).partition("?")[2] for request in self.arrived]
+        arrived = [target.partition("?")[2] for target in self.server.targets]
         assert sorted(arrived) == sorted(self.handed_over)
         fresh, self._read = self.handed_over[self._read :], len(self.handed_over)
         return [decode(text) for text in fresh]
+
+    def hold(self) -> threading.Event:
+        """Have the server answer nothing until the event is set."""
+        held = threading.Event()
+
+        def choose(seen: Seen) -> Behaviour:
+            assert held.wait(5.0)
+            return PIXEL
+
+        self.server.default = choose
+        return held
 
     def told(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -104,30 +112,17 @@ class Convert:
             assert stats.waiting == stats.in_flight == 0
 
 
-class _Collecting(httpx.AsyncBaseTransport):
-    """The network, up to the socket."""
-
-    def __init__(self, convert: Convert) -> None:
-        self._convert = convert
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self._convert.before_answer()
-        self._convert.arrived.append(request)
-        return httpx.Response(200)
-
-
 @pytest.fixture
-def convert(caplog: pytest.LogCaptureFixture) -> Iterator[Convert]:
+def convert(tracking_server: TrackingServer, caplog: pytest.LogCaptureFixture) -> Iterator[Convert]:
     """Convert; afterwards the conservation law holds, no thread is left and no log line tells a secret."""
-    caplog.set_level("DEBUG", "convert_middleware")
-    caplog.set_level("WARNING", "httpx")  # a user's own client logs what it likes
-    convert = Convert()
+    caplog.set_level("DEBUG")
+    convert = Convert(tracking_server)
     yield convert
     convert.check_accounts()
     assert not [thread for thread in threading.enumerate() if thread.name == "convert_middleware"]
     assert SECRET not in caplog.text
-    for request in convert.arrived:
-        assert str(request.url) not in caplog.text
+    for target in tracking_server.targets:
+        assert target not in caplog.text
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -391,4 +391,4 @@ def test_a_site_under_test_by_its_own_client_drains_when_the_client_leaves(conve
         assert client.get("/depends").json() == [331]
         assert client.get("/depends").headers.get("set-cookie") is None, "the client kept our cookie"
 
-    assert len(convert.arrived) == 1
+    assert len(convert.server.targets) == 1

@@ -98,8 +98,7 @@ def test_delivery_has_started_when_the_server_hears_that_the_site_has(convert: C
 def test_everything_is_delivered_before_shutdown_complete_is_passed_on(
     convert: Convert, backend: str
 ) -> None:
-    held = threading.Event()
-    convert.before_answer = lambda: held.wait(5.0)
+    held = convert.hold()
     door = ConvertMiddleware(site, **convert.options())
     convert.trackers.append(door.tracker)
     delivered: list[int] = []
@@ -119,7 +118,7 @@ def test_everything_is_delivered_before_shutdown_complete_is_passed_on(
     anyio.run(main, backend=backend)
 
     assert delivered == [40]
-    assert len(convert.arrived) == 40
+    assert len(convert.server.targets) == 40
 
 
 def test_a_shutdown_that_fails_is_drained_too(convert: Convert) -> None:
@@ -158,8 +157,7 @@ def test_a_tracker_that_doors_share_is_flushed_but_goes_on(convert: Convert) -> 
 
 
 def test_the_loop_is_free_while_the_rest_is_being_delivered(convert: Convert) -> None:
-    held = threading.Event()
-    convert.before_answer = lambda: held.wait(5.0)
+    held = convert.hold()
     door = ConvertMiddleware(site, **convert.options())
     convert.trackers.append(door.tracker)
 
@@ -265,8 +263,7 @@ def test_a_lifespan_that_fails_fails_as_if_we_were_not_there(
 def test_a_server_that_never_answers_holds_shutdown_up_only_for_the_drain_timeout(
     convert: Convert, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = threading.Event()
-    convert.before_answer = lambda: held.wait(5.0)
+    held = convert.hold()
     door = ConvertMiddleware(site, **convert.options(drain_timeout=0.0))
     convert.trackers.append(door.tracker)
 

@@ -86,8 +86,7 @@ def test_two_loops_in_two_threads_share_one_instance(convert: Convert, others: s
 
 
 def test_a_loop_that_is_closed_before_anything_was_sent_loses_nothing(convert: Convert) -> None:
-    held = threading.Event()
-    convert.before_answer = lambda: held.wait(5.0)
+    held = convert.hold()
     door = convert.door(app)
 
     loop = asyncio.new_event_loop()
