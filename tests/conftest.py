@@ -1,0 +1,65 @@
+"""What every test stands on: a server that misbehaves on demand, and a house that is clean afterwards."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+from tests.servers import Authority, TrackingServer
+
+_LEAVING: Final = 3.0  # seconds that threads and processes get to end after a test
+
+settings.register_profile("default", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=False, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the thorough profile where CI says so, unless the command line names one."""
+    if not config.getoption("--hypothesis-profile", None):
+        settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """After each test no thread that keeps a process alive and no child process is left."""
+    threads, children = _threads(), _children()
+    yield
+    deadline = time.monotonic() + _LEAVING
+    while (left := (_threads() - threads) | (_children() - children)) and time.monotonic() < deadline:
+        time.sleep(0.01)  # an end cannot be waited for without reaping what is not ours
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def tracking_server() -> Iterator[TrackingServer]:
+    """A server that answers 200 until it is told otherwise."""
+    with TrackingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A certificate authority with a file of its own."""
+    return Authority(tmp_path)
+
+
+def _threads() -> set[object]:
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+def _children() -> set[object]:
+    lists = Path("/proc/self/task").glob("*/children")  # only Linux tells; elsewhere there is nothing to read
+    found: set[object] = set()
+    for path in lists:
+        try:
+            found |= {f"process {number}" for number in path.read_text().split()}
+        except OSError:  # the thread has just ended
+            continue
+    return found
