@@ -54,7 +54,7 @@ class SettingsError(ConvertError, ValueError):
     """
 
     def __init__(self, option: str, reason: str) -> None:
-        super().__init__(f"{option} {reason}.")
+        super().__init__(f"{option} {reason}" if reason.endswith("?") else f"{option} {reason}.")
         self.option = option
         self.reason = reason
 

@@ -65,6 +65,7 @@ class Delivery:
         self._next_start = 0.0  # of the monotonic clock
         self._deadline: float | None = None  # of the monotonic clock
         self._waiters: list[threading.Event] = []
+        self._lost = 0  # hits that the last drain gave up
         self.closed = False
 
     def after_fork(self) -> None:
@@ -150,6 +151,7 @@ class Delivery:
             self._next_start = 0.0
             self.start()
         thread = self._thread
+        self._lost = 0
         self.signal_stop(deadline)
         if thread is not None and thread.is_alive():
             if thread is threading.current_thread():
@@ -157,7 +159,8 @@ class Delivery:
             thread.join(deadline - time.monotonic() + _PARTING)
         elif not _in_a_loop():
             self._run()  # no thread can be started any more, as at interpreter shutdown: do it here
-        return self._outbox.abandon("shutdown", waiting=True) == 0
+        self._lost += self._outbox.abandon("shutdown", waiting=True)
+        return self._lost == 0
 
     def signal_stop(self, deadline: float) -> None:
         """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""
@@ -196,7 +199,7 @@ class Delivery:
         finally:
             self._loop = self._worker = None
             ending = self._deadline is not None
-            self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
+            self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
             self._told_empty()
             loop.close()
 
