@@ -1,0 +1,93 @@
+"""A real uvicorn process that serves the site, and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+import httpx
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_PATIENCE: Final = 20.0  # seconds a process gets to start or to end
+
+
+class Site:
+    """The site in a process of its own, on any free port.
+
+    Args:
+        endpoint: Where its tracking requests go.
+        arguments: More of uvicorn's command line.
+        options: ``CONVERT_*`` variables without the prefix.
+    """
+
+    def __init__(self, endpoint: str, *arguments: str, **options: str) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("CONVERT_")}
+        environment |= {f"CONVERT_{name.upper()}": value for name, value in options.items()}
+        environment["CONVERT_ENDPOINT"] = endpoint
+        command = [sys.executable, "-m", "uvicorn", "tests.end_to_end.site:app", "--port", "0", *arguments]
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that workers can be ended together with their parent
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    @property
+    def said(self) -> str:
+        """Everything the process wrote to stderr so far."""
+        return "".join(self._lines)
+
+    def address(self) -> str:
+        """Wait until the site is up and return its address."""
+        self.until_said("Application startup complete")
+        return self.until_said(r"Uvicorn running on (http://[0-9.:]+)")[1]
+
+    def until_said(self, pattern: str) -> re.Match[str]:
+        """Wait until stderr holds the pattern."""
+        deadline = time.monotonic() + _PATIENCE
+        while (found := re.search(pattern, self.said)) is None:
+            assert self._process.poll() is None, f"the site has ended: {self.said}"
+            assert time.monotonic() < deadline, f"{pattern} was never said: {self.said}"
+            time.sleep(0.01)
+        return found
+
+    def stop(self) -> str:
+        """Ask the process to end, as a supervisor does; wait for it and return what it said."""
+        self._process.terminate()
+        self._process.wait(_PATIENCE)
+        self._reader.join()
+        return self.said
+
+    def visitor(self, **headers: str) -> httpx.Client:
+        """Return a browser that keeps cookies."""
+        return httpx.Client(base_url=self.address(), headers=headers, trust_env=False, timeout=10.0)
+
+    def _read(self) -> None:
+        stream = self._process.stderr
+        if stream is not None:
+            self._lines.extend(iter(stream.readline, ""))
