@@ -86,7 +86,7 @@ def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
 
     History is left out first, oldest first: earlier goals, then earlier triplets. What is new is never left
     out but spread over several requests: new triplets first, then new goals, each request with the triplets
-    as far as they hold its goals, the transaction with the first of them or alone (DESIGN, section 5.7).
+    as far as they hold its goals, the transaction with the first that has room or alone (DESIGN, 5.7).
 
     Args:
         hit: What to send.
@@ -110,24 +110,21 @@ def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
 
 def _without_history(hit: Hit, limit: int) -> tuple[Hit, int]:
     """Drop as little history as needed, oldest first; ``hit`` stays too long if that is not enough."""
-    old_goals, old_exposures = len(hit.goals) - hit.new_goals, len(hit.exposures) - hit.new_exposures
-    pieces = old_goals + old_exposures
-
-    def without(number: int) -> Hit:
-        goals, exposures = min(number, old_goals), max(0, number - old_goals)
-        return hit._replace(
-            goals=hit.goals[: hit.new_goals] + hit.goals[hit.new_goals + goals :],
-            exposures=hit.exposures[: hit.new_exposures] + hit.exposures[hit.new_exposures + exposures :],
-        )
-
-    too_few, enough = 0, pieces  # the length falls with every piece, so halving finds the fewest
-    while too_few < enough - 1:
-        middle = (too_few + enough) // 2
-        if len(query(without(middle))) <= limit:
-            enough = middle
-        else:
-            too_few = middle
-    return without(enough), enough
+    excess = len(query(hit)) - limit
+    goals, exposures = hit.new_goals, hit.new_exposures
+    while excess > 0 and goals < len(hit.goals):
+        excess -= len(f",{hit.goals[goals]}")
+        goals += 1
+    if hit.goals and goals == len(hit.goals) and not hit.new_goals:
+        excess -= len(_REACHED % ("", 0)) - 1  # no goal is left, so the parameters go too
+    while excess > 0 and exposures < len(hit.exposures):
+        excess -= len(f",{_write_triplets((hit.exposures[exposures],))}")
+        exposures += 1
+    slim = hit._replace(
+        goals=hit.goals[: hit.new_goals] + hit.goals[goals:],
+        exposures=hit.exposures[: hit.new_exposures] + hit.exposures[exposures:],
+    )
+    return slim, goals - hit.new_goals + exposures - hit.new_exposures
 
 
 def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
@@ -144,25 +141,28 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
         presented = presented[number:]
 
     transaction = hit.transaction
+    by_age = hit.exposures[hit.new_exposures :] + hit.exposures[: hit.new_exposures]
     waiting = [hit.goals[: hit.new_goals]]
     while waiting and waiting[0]:
         goals = waiting.pop(0)
-        triplets = tuple(
-            exposure._replace(goals=tuple(goal for goal in exposure.goals if goal in goals))
-            for exposure in reversed(hit.exposures)
+        triplets = [
+            exposure._replace(goals=tuple([goal for goal in exposure.goals if goal in goals]))
+            for exposure in by_age
+        ]
+        whole = bare._replace(
+            exposures=tuple([triplet for triplet in triplets if triplet.goals]),
+            goals=goals,
+            new_goals=len(goals),
         )
-        triplets = tuple(reversed([triplet for triplet in triplets if triplet.goals]))
-        whole = bare._replace(exposures=triplets, goals=goals, new_goals=len(goals), transaction=transaction)
         if len(query(whole)) > limit and len(goals) > 1:
             half = len(goals) // 2
             waiting[:0] = [goals[:half], goals[half:]]
             continue
         slim, _ = _without_history(whole, limit)
-        if len(query(slim)) > limit:  # a single goal and a long transaction: one each
-            yield slim._replace(transaction=None)
-        else:
-            yield slim
-            transaction = None
+        paid = slim._replace(transaction=transaction)
+        if len(query(paid)) <= limit:  # it may only take room that the goal's triplets leave
+            slim, transaction = paid, None
+        yield slim
     if transaction is not None:
         yield bare._replace(transaction=transaction)
 
