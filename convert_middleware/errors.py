@@ -108,3 +108,6 @@ class OutsideRequestError(ConvertError, LookupError):
             "ConvertMiddleware, and start threads with contextvars.copy_context().run; outside requests use "
             "Tracker.resume(token)."
         )
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from operator import index
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from convert_middleware.errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 MAX_ID: Final = 2**63 - 1  # ids are 9 to 10 digits today; a signed 64-bit column holds this much
 MAX_PRODUCTS: Final = 10**9
@@ -24,6 +24,7 @@ MAX_TRANSACTION_GOALS: Final = 50  # so that a transaction, which cannot be spli
 MAX_VALUE: Final = Decimal("999999999999.99")
 
 _CENT: Final = Decimal("0.01")
+_ARITHMETIC: Final = Context(prec=28, rounding=ROUND_HALF_EVEN, traps=[])  # the site's own context may be odd
 _DECIMAL: Final = re.compile(r"[0-9]{1,13}(\.[0-9]{1,20})?", re.ASCII)
 
 Id = int | str
@@ -114,7 +115,7 @@ def money(argument: str, value: Money) -> Decimal:
         raise ArgumentError(argument, value, "is negative: the tracking request has no form for refunds")
     if amount > MAX_VALUE:
         raise ArgumentError(argument, value, f"is too large: at most {MAX_VALUE} can be booked")
-    return abs(amount.quantize(_CENT, ROUND_HALF_EVEN))
+    return amount.quantize(_CENT, context=_ARITHMETIC).copy_abs()
 
 
 def transaction_identifier(argument: str, value: str) -> str:
@@ -144,8 +145,8 @@ def transaction_identifier(argument: str, value: str) -> str:
 
 def identifiers(argument: str, values: Id | Iterable[Id]) -> tuple[int, ...]:
     """Return one id or several as a tuple without repeats, in the order given."""
-    if isinstance(values, (int, str)):
-        return (identifier(argument, values),)
+    if isinstance(values, (int, str, bytes, bytearray, memoryview)):  # bytes hold numbers, but no ids
+        return (identifier(argument, values),)  # type: ignore[arg-type]  # raises for bytes
     try:
         several = tuple(values)
     except TypeError:
@@ -176,8 +177,9 @@ class Exposure(_Exposure):
         """Make an exposure of ids that are ints."""
         check_ids("experiment_id", (experiment_id,))
         check_ids("variation_id", (variation_id,))
+        goals = tuple(goals)
         check_ids("goals", goals)
-        return super().__new__(cls, experiment_id, variation_id, tuple(goals))
+        return super().__new__(cls, experiment_id, variation_id, goals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +260,6 @@ class Hit(_Hit):
             new_goals,
             transaction,
         )
+
+    def __reduce__(self) -> tuple[Callable[[tuple[object, ...]], Self], tuple[tuple[object, ...]]]:
+        return type(self)._make, (tuple(self),)
