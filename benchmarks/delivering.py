@@ -1,0 +1,41 @@
+"""Row 4: CPU time of a delivered tracking request, against the client library and against a socket."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Final
+
+from benchmarks.children import child, cores
+from benchmarks.figures import Line, compare
+from benchmarks.senders import SENDERS
+
+_LINES: Final = (
+    ("our httpx", "httpx.AsyncClient", 0.4),
+    ("our httpx2", "httpx.AsyncClient", 0.4),
+    ("our httpx2", "httpx2.AsyncClient", None),
+    ("our httpx", "a raw socket", None),
+    ("our httpx2", "a raw socket", None),
+)
+
+
+def delivering(*, quick: bool) -> list[Line]:
+    """Row 4: user and system CPU time of the whole sending process for each request, 16 connections."""
+    rounds, requests = (1, 64) if quick else (15, 500)
+    ours, world = cores() or (None, None)
+    times: dict[str, list[float]] = {name: [] for name in SENDERS}
+    with ExitStack() as running:
+        port = running.enter_context(child("world", "server", core=world)).ask()["port"]
+        senders = {name: running.enter_context(child("senders", name, port, core=ours)) for name in SENDERS}
+        for sender in senders.values():
+            sender.ask()
+            sender.ask({"requests": 100})  # connections open, everything imported
+        names = list(senders)
+        for number in range(rounds):
+            first = number % len(names)
+            for name in (*names[first:], *names[:first]):
+                cpu: float = senders[name].ask({"requests": requests})["cpu"]
+                times[name].append(cpu / requests * 1e6)
+    return [
+        compare("4", f"delivered GET, {mine} vs {theirs}", "µs", times[mine], times[theirs], bar=bar)
+        for mine, theirs, bar in _LINES
+    ]
