@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from convert_middleware import ConvertMiddleware, Tracker, current
+from tests.servers import stall
 
 from .conftest import Convert, warnings_of
 from .drive import Answer, Message, Receive, Scope, Send, ask, receiver, respond, visit
@@ -263,7 +264,7 @@ def test_a_lifespan_that_fails_fails_as_if_we_were_not_there(
 def test_a_server_that_never_answers_holds_shutdown_up_only_for_the_drain_timeout(
     convert: Convert, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = convert.hold()
+    convert.server.default = stall()
     door = ConvertMiddleware(site, **convert.options(drain_timeout=0.0))
     convert.trackers.append(door.tracker)
 
@@ -273,7 +274,6 @@ def test_a_server_that_never_answers_holds_shutdown_up_only_for_the_drain_timeou
 
     anyio.run(main)
     stats = door.tracker.stats()
-    held.set()
 
     assert stats.accepted == 2
     assert stats.delivered + sum(stats.dropped.values()) + stats.in_flight == 2
