@@ -1,0 +1,132 @@
+"""A person in a real browser; selected with ``-m browser`` and failing where there is no Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from convert_middleware import Settings, Tracker
+from convert_middleware.collector import create_collector
+from convert_middleware.collector.serve import running
+from examples.shop import ids
+from examples.shop.app import create_app
+
+pytestmark = pytest.mark.browser
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert path, "Chromium is needed for these tests: on Debian, apt install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served_shop(tracker: Tracker, collector: str) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(tracker, collector), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def sites() -> Iterator[tuple[str, str]]:
+    app = create_collector(names=ids.NAMES)
+    with running(app) as collector:
+        tracker = Tracker(
+            Settings(
+                project_id=ids.PROJECT,
+                customer_id=ids.CUSTOMER,
+                secret_key="k" * 32,
+                endpoint=f"{collector}/track/",
+            )
+        )
+        with served_shop(tracker, collector) as shop:
+            yield shop, collector
+        tracker.close()
+    app.state.collector.close()
+
+
+def buy_a_mug(page: Page, shop: str) -> None:
+    page.goto(shop)
+    page.get_by_role("link", name="Stoneware mug").click()
+    page.locator("form button").click()
+    page.get_by_role("link", name="Go to checkout").click()
+    page.get_by_label("Name on the parcel").fill("Someone")
+    page.get_by_role("button", name="Pay").click()
+    expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+
+
+def test_a_person_lands_buys_and_comes_back_and_the_collector_shows_one_of_each(
+    chromium: Browser, sites: tuple[str, str]
+) -> None:
+    shop, collector = sites
+    context = chromium.new_context()
+    page = context.new_page()
+    buy_a_mug(page, shop)
+    headline = page.locator(".told .tag").first.inner_text()
+    page.reload()
+    expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+
+    later = context.new_page()
+    later.goto(shop)
+    assert later.locator(".told .tag").first.inner_text() == headline
+
+    cookie = next(one for one in context.cookies(shop) if one["name"] == "convert_visitor")
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Lax"
+    assert not cookie["secure"]
+    assert cookie["path"] == "/"
+    assert 394 * 86_400 < cookie["expires"] - time.time() < 396 * 86_400
+
+    live = context.new_page()
+    live.goto(collector)
+    landing = live.get_by_role("table").filter(has_text=headline.partition(": ")[2])
+    row = landing.get_by_role("row").filter(has_text=headline.partition(": ")[2])
+    expect(row).to_contain_text("18.50")
+    cells = [cell.strip() for cell in row.get_by_role("cell").all_inner_texts()]
+    headings = [cell.split("\n")[0].strip() for cell in landing.get_by_role("columnheader").all_inner_texts()]
+    shown = dict(zip(headings[-len(cells) :], cells, strict=True))
+    assert shown["Visitors"] == "1"
+    assert shown["Orders"] == "1"
+    bought = next(value for heading, value in shown.items() if "Bought" in heading)
+    assert bought.split()[0] == "1"
+    assert "100" in bought
+    context.close()
+
+
+def test_a_phone_scrolls_in_one_direction_only(chromium: Browser, sites: tuple[str, str]) -> None:
+    shop, collector = sites
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    buy_a_mug(page, shop)
+    for address in (shop, f"{shop}/product/lamp", f"{shop}/thanks", collector):
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
+    context.close()

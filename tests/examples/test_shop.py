@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+from starlette.testclient import TestClient
+
+from convert_middleware import Settings, Tracker, wire
+from convert_middleware.collector import Collector, create_collector
+from convert_middleware.collector.serve import running
+from examples.shop import ids
+from examples.shop.app import create_app
+
+
+@pytest.fixture
+def shop() -> Iterator[tuple[TestClient, Tracker, Collector]]:
+    app = create_collector(names=ids.NAMES)
+    with running(app) as address:
+        settings = Settings(
+            project_id=ids.PROJECT,
+            customer_id=ids.CUSTOMER,
+            secret_key="k" * 32,
+            endpoint=f"{address}/track/",
+        )
+        tracker = Tracker(settings)
+        yield TestClient(create_app(tracker, address)), tracker, app.state.collector
+        tracker.close()
+    app.state.collector.close()
+
+
+def test_a_visit_from_landing_to_order_arrives_in_full(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, tracker, collector = shop
+    visitor.get("/")
+    visitor.get("/product/mug")
+    visitor.post("/cart", data={"slug": "mug", "number": "2"})
+    visitor.get("/checkout")
+    thanks = visitor.post("/checkout", data={"name": "Someone"})
+    assert "37.00" in thanks.text
+    visitor.get("/thanks")
+    assert tracker.flush(10)
+    summary = collector.summary()
+    assert (
+        summary["totals"] | {"visitors": 2, "conversions": 4, "orders": 1, "revenue": "37.00", "products": 2}
+        == (summary["totals"])
+    )
+    assert summary["totals"]["requests"] == 5
+    last = collector.hits()[-1].hit
+    assert last.transaction is not None
+    assert last.transaction.value == Decimal("37.00")
+    assert last.goals[0] == ids.BOUGHT
+
+
+def test_the_headline_stays_the_same_for_one_visitor(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, _, _ = shop
+    seen = {visitor.get("/").headers["X-Shop-Did"] for _ in range(12)}
+    assert len(seen) == 1
+    presented = json.loads(seen.pop())["presented"][str(ids.HEADLINE)]
+    assert presented in ids.HEADLINES
+
+
+def test_the_foot_of_the_page_says_what_convert_was_told(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, _, _ = shop
+    assert "none yet" in visitor.get("/").text
+    page = visitor.get("/product/lamp").text
+    assert "Viewed product" in page
+    assert "Cart button" in page
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "status"),
+    [
+        ("GET", "/nowhere", {}, 404),
+        ("GET", "/product/submarine", {}, 404),
+        ("GET", "/thanks", {}, 404),
+        ("GET", "/checkout", {}, 409),
+        ("POST", "/checkout", {"name": "Someone"}, 409),
+        ("POST", "/cart", {"slug": "submarine", "number": "1"}, 422),
+        ("POST", "/cart", {"slug": "mug", "number": "0"}, 422),
+        ("POST", "/cart", {"slug": "mug", "number": "-1"}, 422),
+        ("POST", "/cart", {"slug": "mug", "number": "1e3"}, 422),
+        ("POST", "/newsletter", {"email": "nobody"}, 422),
+        ("DELETE", "/", {}, 405),
+    ],
+)
+def test_bad_input_gets_a_friendly_page_and_records_nothing(
+    shop: tuple[TestClient, Tracker, Collector], method: str, path: str, fields: dict[str, str], status: int
+) -> None:
+    visitor, tracker, _ = shop
+    answer = visitor.request(method, path, data=fields)
+    assert answer.status_code == status
+    assert "Sorry" in answer.text
+    assert tracker.stats().accepted == 0
+
+
+def test_text_of_visitors_is_never_markup(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, _, _ = shop
+    assert "<script>" not in visitor.get("/product/<script>").text
+    visitor.post("/cart", data={"slug": "mug", "number": "1"})
+    assert "<script>" not in visitor.post("/checkout", data={"name": "<script>"}).text
+
+
+def test_the_names_for_the_collector_cover_everything_the_shop_records() -> None:
+    assert set(ids.NAMES["experiments"]) == {str(ids.HEADLINE), str(ids.BUTTON)}
+    assert set(ids.NAMES["variations"]) == {str(key) for key in (*ids.HEADLINES, *ids.BUTTONS)}
+    assert wire.decode(f"c={ids.CUSTOMER}&p={ids.PROJECT}").project_id == ids.PROJECT
