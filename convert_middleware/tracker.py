@@ -106,7 +106,7 @@ class Tracker:
         self.cookie_attributes = settings.cookie.attributes(False), settings.cookie.attributes(True)
         self._tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="token")
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
-        self._limit = MAX_URL - 1 - len(endpoint) - 1
+        self._limit = MAX_URL - 1 - len(f"{endpoint}?")
         self._ledger = Ledger()
         self._recent: dict[str, tuple[float, Visitor]] = {}
         self._written: dict[bytes, tuple[Visitor, int]] = {}  # cookie -> its state, and when it expires
@@ -115,7 +115,7 @@ class Tracker:
         self._rejected: Counter[str] = Counter()
         self._delivery = Delivery(
             open_outbox(settings.outbox),
-            _sender_maker(settings),
+            _sender_maker(settings.sender, endpoint),
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,
@@ -376,12 +376,10 @@ class Tracker:
             )
 
 
-def _sender_maker(settings: Settings) -> Callable[[], Sender]:
-    sender, endpoint = settings.sender, settings.endpoint
+def _sender_maker(sender: str | Callable[[], object], endpoint: str) -> Callable[[], Sender]:
     if callable(sender):
         return lambda: ClientSender(endpoint, sender)
-    library = sender
-    return lambda: HttpxSender(endpoint, library)
+    return lambda: HttpxSender(endpoint, sender)
 
 
 def _let_go(delivery: Delivery, timeout: float) -> None:

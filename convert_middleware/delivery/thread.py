@@ -199,6 +199,8 @@ class Delivery:
         finally:
             self._loop = self._worker = None
             ending = self._deadline is not None
+            if ending:
+                self._next_start = 0.0  # it ended as asked, so the next hit may start it at once
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
             self._told_empty()
             loop.close()

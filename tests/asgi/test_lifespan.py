@@ -291,3 +291,15 @@ def test_two_doors_on_one_tracker_share_one_thread_and_one_account(convert: Conv
     assert [hit.goals for hit in convert.hits()] == [(1,), (2,)]
     assert [thread.name for thread in threading.enumerate()].count("convert_middleware") == 1
     assert tracker.stats().accepted == 2
+
+
+def test_a_second_lifespan_right_after_the_first_delivers_without_waiting_for_its_end(convert: Convert) -> None:
+    door = ConvertMiddleware(site, **convert.options())
+    convert.trackers.append(door.tracker)
+
+    async def main() -> None:
+        await live(door, "/1")
+        await visit(door, path="/2")
+
+    anyio.run(main)
+    assert [hit.goals for hit in convert.hits()] == [(1,), (2,)]

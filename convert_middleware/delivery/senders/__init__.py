@@ -36,14 +36,6 @@ def user_agent() -> str:
     return f"ConvertAgent/1.0 convert-middleware/{release}"
 
 
-def target(endpoint: str, text: str) -> str:
-    """Return the URL of a query; ``{project_id}`` in the endpoint is taken from its ``p``."""
-    if "{project_id}" in endpoint:
-        project_id = next((piece[2:] for piece in text.split("&") if piece.startswith("p=")), "")
-        endpoint = endpoint.replace("{project_id}", project_id)
-    return f"{endpoint}?{text}"
-
-
 def outcome_of_answer(status: int, retry_header: str | None, body: bytes, now: float) -> Outcome:
     """Return what an answer means.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -22,7 +23,6 @@ from convert_middleware.delivery.senders import (
     CONNECT_TIMEOUT,
     TOTAL_TIMEOUT,
     outcome_of_answer,
-    target,
     user_agent,
 )
 from convert_middleware.errors import SettingsError
@@ -72,7 +72,7 @@ class HttpxSender:
     """Sends through the transport library of httpx, with the environment's proxies and certificates.
 
     Args:
-        endpoint: URL up to the ``?``; may contain ``{project_id}``.
+        endpoint: URL up to the ``?``.
         library: "httpx", "httpx2" or "auto".
     """
 
@@ -89,7 +89,7 @@ class HttpxSender:
         Raises:
             SettingsError: A proxy of the environment cannot be used.
         """
-        url = urlsplit(target(self._endpoint, ""))
+        url = urlsplit(self._endpoint)
         options: dict[str, Any] = {
             "max_connections": 1,
             "max_keepalive_connections": 1,
@@ -121,6 +121,7 @@ class HttpxSender:
             "host": (url.hostname or "").encode("idna"),
             "port": port,
         }
+        self._path = f"{url.path}?".encode("ascii")
         self._headers = [
             (b"Host", url.netloc.rpartition("@")[2].encode("idna" if port is None else "ascii")),
             (b"User-Agent", user_agent().encode()),
@@ -130,16 +131,14 @@ class HttpxSender:
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
-        url = target(self._endpoint, text)
-        return await attempt(self._exchange(url))
+        return await attempt(self._exchange(text))
 
-    async def _exchange(self, url: str) -> Outcome:
+    async def _exchange(self, text: str) -> Outcome:
         pool = self._idle.pop() if self._idle else self._new_pool()
         try:
-            path = url[url.index("/", 8) :]
             request = self._core.Request(
                 b"GET",
-                self._core.URL(**self._origin, target=path.encode("ascii")),
+                self._core.URL(**self._origin, target=self._path + text.encode("ascii")),
                 headers=self._headers,
                 extensions={"timeout": _TIMEOUTS},
             )
@@ -173,7 +172,7 @@ class ClientSender:
     """Sends through a client the user made, for those who need its certificates, proxies or hooks.
 
     Args:
-        endpoint: URL up to the ``?``; may contain ``{project_id}``.
+        endpoint: URL up to the ``?``.
         factory: Returns a new ``AsyncClient``; called again if the client was closed under us.
     """
 
@@ -191,10 +190,15 @@ class ClientSender:
         if not hasattr(self._library, "Request"):
             self._library = load()[0]
         self._client = client
+        # httpx logs every URL at INFO; ours hold order numbers and revenue, which no log may show.
+        logging.getLogger(self._library.__name__).addFilter(self._is_not_ours)
+
+    def _is_not_ours(self, record: logging.LogRecord) -> bool:
+        return not any(str(part).startswith(self._endpoint) for part in record.args or ())
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
-        return await attempt(self._exchange(target(self._endpoint, text)))
+        return await attempt(self._exchange(f"{self._endpoint}?{text}"))
 
     async def _exchange(self, url: str) -> Outcome:
         if self._client is None or self._client.is_closed:
@@ -216,6 +220,7 @@ class ClientSender:
     async def close(self) -> None:
         """See :class:`Sender`."""
         if self._client is not None:
+            logging.getLogger(self._library.__name__).removeFilter(self._is_not_ours)
             await self._client.aclose()
 
 
