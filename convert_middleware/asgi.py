@@ -250,7 +250,7 @@ def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: bytes)
     """Return the visitor that a request's headers tell of, and whether the cookie should be written anew."""
     cookies: list[bytes] = []
     for key, value in headers:
-        if key.lower() == b"cookie":
+        if key == b"cookie" or key.lower() == b"cookie":
             cookies += find(value, name)
     return tracker.load(cookies)
 

@@ -23,6 +23,7 @@ from convert_middleware.delivery import (
     HttpxSender,
     Ledger,
     Policy,
+    Recent,
     Sender,
     Worth,
     open_outbox,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 _TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
 _FROM_URL: Final = str.maketrans("-_", "+/")
-_REMEMBERED: Final = 10_000  # visitors whose latest state the process keeps
+_REMEMBERED: Final = 5_000  # visitors at least whose latest state the process keeps
 _REMEMBERED_FOR: Final = 1800.0  # seconds
 
 
@@ -108,8 +109,9 @@ class Tracker:
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._limit = MAX_URL - 1 - len(f"{endpoint}?")
         self._ledger = Ledger()
-        self._recent: dict[str, tuple[float, Visitor]] = {}
-        self._written: dict[bytes, tuple[Visitor, int]] = {}  # cookie -> its state, and when it expires
+        self._recent: Recent[str, tuple[float, Visitor]] = Recent(_REMEMBERED)
+        # Of a cookie that this process wrote: its state, and when it expires.
+        self._written: Recent[bytes, tuple[Visitor, int]] = Recent(_REMEMBERED)
         self._lock = threading.RLock()
         self._refused = 0
         self._rejected: Counter[str] = Counter()
@@ -234,10 +236,7 @@ class Tracker:
                 )
             )
         else:
-            self._written[text] = visitor, issued_at + options.max_age
-            if len(self._written) > _REMEMBERED:
-                with self._lock:
-                    self._written.pop(next(iter(self._written)))
+            self._written.put(text, (visitor, issued_at + options.max_age))
         return text, max(1, issued_at + options.max_age - now)
 
     # --- for the pages --------------------------------------------------------------------------------
@@ -252,7 +251,7 @@ class Tracker:
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what the process remembers of a visitor."""
-        self._recent.pop(visitor.visitor_id, None)
+        self._recent.forget(visitor.visitor_id)
 
     def send_news(self, page: Page) -> None:
         """Hand over what is news on the page; never raises."""
@@ -276,16 +275,16 @@ class Tracker:
     def _deliver(self, news: News) -> None:
         visitor, now, claim = news.visitor, self._clock(), self._ledger.claim
         visitor_id = visitor.visitor_id
-        news = News(
-            visitor,
-            [key for key in news.experiments if claim((visitor_id, "exposure", key), now)],
-            [key for key in news.goals if claim((visitor_id, "goal", key), now)],
-            [
-                each
-                for each in news.transactions
-                if claim((visitor_id, "transaction", each.transaction_id), now)
-            ],
-        )
+        _, experiments, goals, transactions = news
+        if experiments:
+            experiments = [key for key in experiments if claim((visitor_id, "exposure", key), now)]
+        if goals:
+            goals = [key for key in goals if claim((visitor_id, "goal", key), now)]
+        if transactions:
+            transactions = [
+                each for each in transactions if claim((visitor_id, "transaction", each.transaction_id), now)
+            ]
+        news = News(visitor, experiments, goals, transactions)
         if self.announcer.active:
             self._announce(news)
         for hit in news.hits(self.customer_id, self.project_id):
@@ -337,15 +336,12 @@ class Tracker:
 
     def _remember(self, visitor: Visitor) -> None:
         """Keep the state: a late record reaches no cookie, and a parallel response may overwrite ours."""
+        now = self._clock()
         with self._lock:
-            known = self._recent.pop(visitor.visitor_id, None)
-            if known is not None:
+            known = self._recent.get(visitor.visitor_id)
+            if known is not None and known[0] >= now - _REMEMBERED_FOR:
                 visitor = known[1].merge(visitor)
-            now = self._clock()
-            self._recent[visitor.visitor_id] = now, visitor
-            oldest = next(iter(self._recent))
-            if len(self._recent) > _REMEMBERED or self._recent[oldest][0] < now - _REMEMBERED_FOR:
-                del self._recent[oldest]
+            self._recent.put(visitor.visitor_id, (now, visitor))
 
     def _read_cookie(self, text: bytes, now: float) -> tuple[Visitor, bool]:
         """Return the state in a cookie; one that this process wrote needs no second look at its signature."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import compress
 from typing import Final, NamedTuple
 
 from convert_middleware.model import Exposure, Hit, Transaction
@@ -144,15 +145,11 @@ class Visitor(NamedTuple):
         credited, goals = self.credited, self.goals
         pairs = zip(self.experiments, self.variations, strict=True)
         # Every id was checked when it was recorded, so these are made without checking them again.
-        if credited.count((1 << len(self.experiments)) - 1) == len(
-            credited
-        ):  # the usual case, and the fast one
+        everything = (1 << len(self.experiments)) - 1
+        if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
             return [_unchecked(Exposure, (key, variation, goals)) for key, variation in pairs]
         return [
-            _unchecked(
-                Exposure,
-                (key, variation, tuple([g for g, c in zip(goals, credited, strict=True) if c >> i & 1])),
-            )
+            _unchecked(Exposure, (key, variation, tuple(compress(goals, map((1 << i).__and__, credited)))))
             for i, (key, variation) in enumerate(pairs)
         ]
 

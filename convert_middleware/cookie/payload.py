@@ -13,6 +13,8 @@ from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import repeat
+from operator import sub
 from struct import Struct
 from typing import Final
 
@@ -105,7 +107,7 @@ def pack(visitor: Visitor, issued_at: int) -> bytes:
     ids = experiments + variations + goals + transactions
     if layout.split:
         ids = (*[number >> 32 for number in ids], *[number & 0xFFFFFFFF for number in ids])
-    moments = [at - issued_at for at in presented + reached + paid]
+    moments = list(map(sub, presented + reached + paid, repeat(issued_at)))
     if layout.credit_size:
         columns = [credit.to_bytes(layout.credit_size) for credit in credited]
         raw = layout.struct.pack(

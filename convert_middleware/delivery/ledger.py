@@ -1,48 +1,87 @@
-"""Who was first: claims on what may count once per visitor.
+"""Who was first, and what was seen lately: bounded memories of one process.
 
 Two parallel responses may both believe that a goal is new; the ledger, asked when a hit is built, says yes to
-one of them. It is bounded and forgets; time is handed in.
+one of them. Time is handed in.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-MAX_CLAIMS: Final = 200_000
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_CLAIMS: Final = 100_000
 MAX_CLAIM_AGE: Final = 86_400  # seconds; after that the visitor's cookie alone remembers
 
 Claim = tuple[str, str, int | str]  # visitor id, kind, id
 
 
-class Ledger:
-    """The ledger of one process.
+class Recent(Generic[K, V]):
+    """A map that keeps the last ``size`` entries at least, and twice as many at most.
+
+    It has two generations; when the young one is full it becomes the old one, and what was old is forgotten
+    at once. So nothing is moved, searched or freed for a single entry, and no lock is needed.
 
     Args:
-        size: How many claims are remembered; the oldest are forgotten first.
+        size: How many entries are kept at least.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """Return what was put there last, None if that is too long ago."""
+        found = self._young.get(key)
+        return found if found is not None else self._old.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        """Remember ``value``."""
+        self._young[key] = value
+        self._age()
+
+    def first(self, key: K, value: V) -> V:
+        """Remember ``value`` if nothing is there, and return what is there; atomic between threads."""
+        found = self._old.get(key)
+        if found is None:
+            found = self._young.setdefault(key, value)
+            if found is value:
+                # Another thread may have made the young generation the old one between the two looks.
+                found = self._old.get(key, value)
+            self._age()
+        return found
+
+    def forget(self, key: K) -> None:
+        """Remove what is there."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def _age(self) -> None:
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, {}
+
+
+class Ledger:
+    """The claims of one process.
+
+    Args:
+        size: How many claims are remembered at least; the oldest are forgotten first.
         max_age: Seconds a claim is remembered.
     """
 
     def __init__(self, size: int = MAX_CLAIMS, max_age: float = MAX_CLAIM_AGE) -> None:
-        self._claims: dict[Claim, tuple[float]] = {}
-        self._size = size
+        self._claims: Recent[Claim, tuple[float]] = Recent(size)
         self._max_age = max_age
 
     def claim(self, claim: Claim, now: float) -> bool:
         """Return True to the first who asks. Never blocks; safe from any thread."""
         mine = (now,)
-        # setdefault is atomic: exactly one of several threads finds its own tuple there.
-        found = self._claims.setdefault(claim, mine)
-        if found is not mine:
-            if now - found[0] <= self._max_age:
-                return False
-            self._claims.pop(claim, None)
-            return self.claim(claim, now)
-        if len(self._claims) > self._size:
-            self._forget_oldest()
-        return True
-
-    def _forget_oldest(self) -> None:
-        try:
-            self._claims.pop(next(iter(self._claims)), None)
-        except (StopIteration, RuntimeError):  # another thread emptied or changed it meanwhile
-            return
+        found = self._claims.first(claim, mine)
+        if found is mine:
+            return True
+        if now - found[0] <= self._max_age:
+            return False
+        self._claims.forget(claim)
+        return self._claims.first(claim, mine) is mine
