@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -17,8 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from decimal import Decimal
 from functools import partial
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,7 +32,7 @@ from convert_middleware.collector import create_collector
 from convert_middleware.collector.serve import running
 from examples.shop import ids
 from examples.shop.app import create_app
-from examples.visitors import Book, send_visitors
+from examples.visitors import Book, ShopError, send_visitors
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,7 +45,20 @@ Row = tuple[str, str, object, object]
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; return the exit status: 0 only if both sides agree."""
     options = parser().parse_args(arguments)
-    console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends as in order as with Ctrl-C
+    os.environ["no_proxy"] = "127.0.0.1"  # everything stays on this machine
+    try:
+        return run(options, Console())
+    except BusyPortError as error:
+        return complain(str(error), 2)
+    except (ShopError, httpx.HTTPError) as error:
+        return complain(f"the visit was cut short: {str(error) or type(error).__name__}", 1)
+    except KeyboardInterrupt:
+        return complain("interrupted before the summary", 130)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Start both sides, send the visitors, compare; return the exit status."""
     with ExitStack() as stack:
         collector = create_collector(names=ids.NAMES)
         collector_address = start(
@@ -69,6 +85,16 @@ def main(arguments: list[str] | None = None) -> int:
             console.print("Click around in the shop and watch the collector. Ctrl-C ends both.")
             wait_for_interrupt()
     return 0 if agreed else 1
+
+
+class BusyPortError(Exception):
+    """A port that was asked for belongs to somebody else."""
+
+
+def complain(reason: str, status: int) -> int:
+    """Say on stderr what went wrong; return the exit status."""
+    print(f"python -m examples.demo: {reason}", file=sys.stderr)
+    return status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,7 +125,10 @@ def port(text: str) -> int:
 def start(stack: ExitStack, serve: Serve, wanted: int | None, preferred: int) -> str:
     """Serve something until the stack closes; return its address."""
     if wanted is not None:
-        return stack.enter_context(serve(wanted))
+        try:
+            return stack.enter_context(serve(wanted))
+        except OSError as error:
+            raise BusyPortError(f"cannot listen on port {wanted}: {error.strerror or error}") from error
     try:
         return stack.enter_context(serve(preferred))
     except OSError:  # somebody else has that port
@@ -139,10 +168,14 @@ def compare(book: Book, summary: dict[str, Any]) -> Iterator[Row]:
             credited = book.credited[experiment, variation, int(goal)]
             got = arrived.get("goals", {}).get(goal, {}).get("conversions", 0)
             yield "conversions", f"  {name}", credited, got
+        earned = book.earned[experiment, variation]
+        yield "conversions", "  Revenue", earned, Decimal(arrived.get("revenue", "0.00"))
     for goal, name in names["goals"].items():
         got = summary["goals"].get(goal, {}).get("conversions", 0)
         yield "conversions", f"{name} in all", book.conversions[int(goal)], got
     totals = summary["totals"]
+    yield "orders", "First exposures", book.visitors.total(), totals["visitors"]
+    yield "orders", "Conversions", book.conversions.total(), totals["conversions"]
     yield "orders", "Orders", len(book.orders), totals["orders"]
     yield "orders", "Revenue", book.revenue, Decimal(totals["revenue"])
     yield "orders", "Products", book.products, totals["products"]
@@ -179,9 +212,9 @@ def summarise(console: Console, book: Book, summary: dict[str, Any], tracker: Tr
 
 def wait_for_interrupt() -> None:
     """Return when somebody presses Ctrl-C or the process is told to end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        signal.pause()
+        while True:
+            sleep(3600)
     except KeyboardInterrupt:
         return
 

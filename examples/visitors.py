@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,6 +18,10 @@ from examples.shop.goods import PRODUCTS
 AT_ONCE = 16  # visitors on the site at the same time
 
 
+class ShopError(Exception):
+    """The shop did what no visitor should see."""
+
+
 @dataclass(slots=True)
 class Book:
     """What should arrive at Convert, by the shop's own account.
@@ -27,12 +31,16 @@ class Book:
         conversions: Visitors who reached a goal for the first time, by goal.
         credited: The same by experiment, variation and goal, where the experiment had been presented before.
         orders: Value and number of products, by order number.
+        earned: Value of orders by experiment and variation, where the experiment had been presented before.
     """
 
     visitors: Counter[tuple[int, int]] = field(default_factory=Counter)
     conversions: Counter[int] = field(default_factory=Counter)
     credited: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     orders: dict[str, tuple[Decimal, int]] = field(default_factory=dict)
+    earned: defaultdict[tuple[int, int], Decimal] = field(
+        default_factory=lambda: defaultdict(lambda: Decimal("0.00"))
+    )
 
     @property
     def revenue(self) -> Decimal:
@@ -110,12 +118,11 @@ class Visitor:
         for goal in did.get("reached", []):
             self._count_goal(goal)
         if "paid" in did:
-            paid = did["paid"]
-            self._book.orders[paid["order"]] = Decimal(paid["value"]), paid["products"]
+            self._count_order(**did["paid"])
         if response.status_code == 303:
             await self._get(response.headers["location"])
         elif response.status_code != 200:
-            raise RuntimeError(f"The shop answered {response.status_code} to {response.request.url.path}.")
+            raise ShopError(f"The shop answered {response.status_code} to {response.request.url.path}.")
 
     def _count_exposure(self, experiment: int, variation: int) -> None:
         shown = self._presented.get(experiment)
@@ -123,7 +130,7 @@ class Visitor:
             self._presented[experiment] = variation
             self._book.visitors[experiment, variation] += 1
         elif shown != variation:
-            raise RuntimeError(f"A visitor was shown variations {shown} and {variation} of {experiment}.")
+            raise ShopError(f"A visitor was shown variations {shown} and {variation} of {experiment}.")
 
     def _count_goal(self, goal: int) -> None:
         if goal not in self._reached:
@@ -131,6 +138,12 @@ class Visitor:
             self._book.conversions[goal] += 1
             for experiment, variation in self._presented.items():
                 self._book.credited[experiment, variation, goal] += 1
+
+    def _count_order(self, order: str, value: str, products: int) -> None:
+        if order not in self._book.orders:
+            self._book.orders[order] = Decimal(value), products
+            for experiment, variation in self._presented.items():
+                self._book.earned[experiment, variation] += Decimal(value)
 
 
 async def send_visitors(shop: str, number: int, seed: int, done: Callable[[], None]) -> Book:
@@ -141,9 +154,14 @@ async def send_visitors(shop: str, number: int, seed: int, done: Callable[[], No
         number: How many visitors.
         seed: Makes what they do repeatable.
         done: Called when one of them has left.
+
+    Raises:
+        ShopError: The shop answered what it should not.
+        httpx.HTTPError: The shop could not be reached.
     """
     book, places = Book(), asyncio.Semaphore(AT_ONCE)
-    async with httpx.AsyncClient(base_url=shop, timeout=30) as client:
+    # No proxy of the environment stands between a visitor and a shop on this machine.
+    async with httpx.AsyncClient(base_url=shop, timeout=30, trust_env=False) as client:
 
         async def visit(random: Random) -> None:
             async with places:

@@ -1,4 +1,4 @@
-"""The shop: ``uvicorn examples.shop.app:app``.
+"""The shop: ``uvicorn --factory examples.shop.app:from_env``.
 
 Every handler records on ``request.state.convert`` and goes on; the rest is an ordinary FastAPI site. Without
 ``CONVERT_ENDPOINT`` it reports to a collector on this machine, never to Convert.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Form, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -32,6 +33,12 @@ R = TypeVar("R", bound=Response)
 HERE = Path(__file__).parent
 SESSIONS = 10_000  # carts kept in memory; the oldest are forgotten first
 MOST = 9  # of one product in a cart
+NUMBERS = {str(number): number for number in range(1, MOST + 1)}
+WHY = {
+    400: "We could not read that form.",
+    404: "There is no such page.",
+    405: "That is not how this page is used.",
+}
 
 
 @dataclass(slots=True)
@@ -167,12 +174,10 @@ def create_app(tracker: Tracker, collector: str = "") -> FastAPI:
     def fill_cart(
         request: Request, slug: Annotated[str, Form()] = "", number: Annotated[str, Form()] = "1"
     ) -> Response:
-        if slug not in PRODUCTS or not (
-            number.isascii() and number.isdigit() and 1 <= int(number[:3]) <= MOST
-        ):
+        if slug not in PRODUCTS or number not in NUMBERS:
             return counter.page(request, "sorry", status=422, why=f"One to {MOST} of our products, please.")
         key, cart = counter.cart(request)
-        cart.lines[slug] = min(MOST, cart.lines.get(slug, 0) + int(number))
+        cart.lines[slug] = min(MOST, cart.lines.get(slug, 0) + NUMBERS[number])
         request.state.convert.goal(ids.FILLED_CART)
         return finished(RedirectResponse("/cart", status_code=303), key, {"reached": [ids.FILLED_CART]})
 
@@ -220,21 +225,25 @@ def create_app(tracker: Tracker, collector: str = "") -> FastAPI:
 
     @app.exception_handler(HTTPException)
     def sorry(request: Request, error: HTTPException) -> Response:
-        return counter.page(request, "sorry", status=error.status_code, why="There is no such page.")
+        why = WHY.get(error.status_code, "That did not work.")
+        return counter.page(request, "sorry", status=error.status_code, why=why)
+
+    @app.exception_handler(RequestValidationError)
+    def misread(request: Request, _error: RequestValidationError) -> Response:
+        return counter.page(request, "sorry", status=422, why=WHY[400])
 
     app.add_middleware(ConvertMiddleware, tracker=tracker)
     return app
 
 
-def tracker_from_env() -> Tracker:
-    """Return a tracker with the options of the environment, and harmless ones where there are none."""
+def from_env() -> FastAPI:
+    """Return the shop with the options of the environment, and harmless ones where there are none."""
     harmless = {
-        "CONVERT_PROJECT_ID": str(ids.PROJECT),
-        "CONVERT_CUSTOMER_ID": str(ids.CUSTOMER),
+        "CONVERT_ID_NUMBER": f"{ids.CUSTOMER}_{ids.PROJECT}",
         "CONVERT_SECRET_KEY": "only for trying things out",
         "CONVERT_ENDPOINT": "http://127.0.0.1:8070/track/",
     }
-    return Tracker(Settings.from_env({**harmless, **os.environ}))
-
-
-app = create_app(tracker_from_env(), os.environ.get("SHOP_COLLECTOR", "http://127.0.0.1:8070/"))
+    if "CONVERT_PROJECT_ID" in os.environ or "CONVERT_CUSTOMER_ID" in os.environ:
+        del harmless["CONVERT_ID_NUMBER"]  # one of them would contradict it
+    tracker = Tracker(Settings.from_env({**harmless, **os.environ}))
+    return create_app(tracker, os.environ.get("SHOP_COLLECTOR", "http://127.0.0.1:8070/"))

@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,8 +19,12 @@ import pytest
 from convert_middleware import wire
 from convert_middleware.collector import Collector, create_collector
 from convert_middleware.collector.serve import running
+from examples.demo import compare
+from examples.shop import ids
+from examples.visitors import Book
 
 DEADLINE = 20.0  # seconds
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -28,18 +35,39 @@ def collector() -> Iterator[tuple[str, Collector]]:
     app.state.collector.close()
 
 
+def clean() -> dict[str, str]:
+    """Return the environment without options and proxies."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CONVERT_") and not name.lower().endswith("_proxy")
+    }
+
+
+def browser(site: str) -> httpx.Client:
+    return httpx.Client(base_url=site, trust_env=False, timeout=DEADLINE)
+
+
 @contextmanager
-def served(app: str, collector: str) -> Iterator[str]:
+def served(collector: str, *app: str) -> Iterator[str]:
     """Run an example under a uvicorn process of its own, as its first line says."""
-    environment = {**os.environ, "CONVERT_ENDPOINT": f"{collector}/track/"}
-    command = [sys.executable, "-m", "uvicorn", app, "--port", "0"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    environment = {**clean(), "CONVERT_ENDPOINT": f"{collector}/track/"}
+    command = [sys.executable, "-m", "uvicorn", *app, "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        said: list[str] = []
         try:
-            yield next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.:]+", line)))
-        finally:
+            for line in process.stderr:
+                said.append(line)
+                if found := re.search(r"http://[\d.:]+", line):
+                    yield found[0]
+                    break
+            else:
+                pytest.fail(f"the example has ended: {''.join(said)}")
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()  # which does nothing to one that has ended
 
 
 def arrived(collector: Collector, number: int) -> list[str]:
@@ -54,7 +82,7 @@ def test_the_five_lines_send_one_hit_with_everything_and_a_second_visit_counts_n
     collector: tuple[str, Collector],
 ) -> None:
     address, seen = collector
-    with served("examples.five_lines:app", address) as site, httpx.Client(base_url=site) as visitor:
+    with served(address, "examples.five_lines:app") as site, browser(site) as visitor:
         assert visitor.get("/").text == "You see variation 12.\n"
         assert arrived(seen, 1) == ["c=2&p=1&e=11-12-331&ea=1&g=331&ga=1&t=35%7Cab12345%7C1599.99%7C10"]
         again = visitor.get("/")
@@ -66,7 +94,7 @@ def test_the_five_lines_send_one_hit_with_everything_and_a_second_visit_counts_n
 
 def test_a_bare_asgi_application_tracks_without_a_framework(collector: tuple[str, Collector]) -> None:
     address, seen = collector
-    with served("examples.bare_asgi:app", address) as site, httpx.Client(base_url=site) as visitor:
+    with served(address, "examples.bare_asgi:app") as site, browser(site) as visitor:
         assert visitor.get("/").text == "Hello, variation 12."
         assert visitor.get("/hello").text == "Hello, variation 12."
         assert visitor.get("/").text == "Welcome back."
@@ -77,13 +105,48 @@ def test_a_bare_asgi_application_tracks_without_a_framework(collector: tuple[str
     ]
 
 
-def demo(*options: str) -> subprocess.CompletedProcess[str]:
+def test_the_shop_runs_by_itself_with_the_options_of_the_environment(
+    collector: tuple[str, Collector],
+) -> None:
+    address, seen = collector
+    with served(address, "--factory", "examples.shop.app:from_env") as site, browser(site) as visitor:
+        assert "none yet" in visitor.get("/").text
+    (record,) = arrived(seen, 1)
+    hit = wire.decode(record)
+    assert (hit.project_id, hit.customer_id) == (ids.PROJECT, ids.CUSTOMER)
+    assert hit.exposures[0].experiment_id == ids.HEADLINE
+
+
+FREE = ("--collector-port", "0", "--shop-port", "0")
+
+
+def demo(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "examples.demo", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**clean(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextmanager
+def running_demo(*options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "examples.demo", *FREE, *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # which does nothing to one that has ended
 
 
 def test_the_demo_ends_well_when_what_the_shop_did_is_what_arrived() -> None:
-    done = demo("--once", "--visitors", "30", "--collector-port", "0", "--shop-port", "0")
+    done = demo("--once", "--visitors", "30", *FREE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Both sides agree." in done.stdout
     assert "30/30" in done.stdout
@@ -106,18 +169,7 @@ def test_the_demo_names_a_wrong_option(options: tuple[str, str], word: str) -> N
 
 
 def test_the_demo_stays_up_until_it_is_told_to_end() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "examples.demo",
-        "--visitors",
-        "5",
-        "--collector-port",
-        "0",
-        "--shop-port",
-        "0",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with running_demo("--visitors", "5") as process:
         assert process.stdout is not None
         addresses: list[str] = []
         for line in process.stdout:
@@ -125,21 +177,49 @@ def test_the_demo_stays_up_until_it_is_told_to_end() -> None:
             if "Ctrl-C" in line:
                 break
         shop, collector = addresses
-        assert "What Convert was told" in httpx.get(shop).text
-        summary: dict[str, Any] = httpx.get(f"{collector}/api/summary").json()
+        with browser(shop) as visitor:
+            assert "What Convert was told" in visitor.get("/").text
+            summary: dict[str, Any] = visitor.get(f"{collector}/api/summary").json()
         assert summary["totals"]["requests"] > 0
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=DEADLINE) == 0
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(shop)
+    with pytest.raises(httpx.ConnectError), browser(shop) as visitor:
+        visitor.get("/")
+
+
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_ends_in_order_when_it_is_interrupted_before_the_summary(order: signal.Signals) -> None:
+    with running_demo("--visitors", "10000") as process:
+        assert process.stdout is not None
+        assert "Sending 10000 visitors" in process.stdout.readline()
+        process.send_signal(order)
+        _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert "interrupted before the summary" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_demo_names_a_port_that_somebody_else_has() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for option in ("--collector-port", "--shop-port"):
+            done = demo(*FREE, "--once", option, port)
+            assert done.returncode == 2
+            assert f"cannot listen on port {port}" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_neither_proxies_nor_options_of_the_environment_change_the_demo() -> None:
+    nowhere = "http://127.0.0.1:9"
+    done = demo(
+        *FREE, "--once", "--visitors", "3",
+        HTTP_PROXY=nowhere, http_proxy=nowhere, ALL_PROXY=nowhere,
+        CONVERT_ID_NUMBER="2_1", CONVERT_SECRET_KEY="short", CONVERT_ENDPOINT=nowhere,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_demo_tells_when_the_two_sides_differ() -> None:
-    from decimal import Decimal
-
-    from examples.demo import compare
-    from examples.visitors import Book
-
     book = Book()
     book.orders["o1"] = Decimal("9.99"), 1
     app = create_collector()

@@ -80,6 +80,9 @@ def test_the_foot_of_the_page_says_what_convert_was_told(shop: tuple[TestClient,
         ("POST", "/cart", {"slug": "mug", "number": "0"}, 422),
         ("POST", "/cart", {"slug": "mug", "number": "-1"}, 422),
         ("POST", "/cart", {"slug": "mug", "number": "1e3"}, 422),
+        ("POST", "/cart", {"slug": "mug", "number": "10"}, 422),
+        ("POST", "/cart", {"slug": "mug", "number": "²"}, 422),
+        ("POST", "/cart", {"slug": "mug", "number": "001" + "9" * 5000}, 422),
         ("POST", "/newsletter", {"email": "nobody"}, 422),
         ("DELETE", "/", {}, 405),
     ],
@@ -91,6 +94,31 @@ def test_bad_input_gets_a_friendly_page_and_records_nothing(
     answer = visitor.request(method, path, data=fields)
     assert answer.status_code == status
     assert "Sorry" in answer.text
+    assert tracker.stats().accepted == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=x"}, 400),
+        ({"Content-Type": "multipart/form-data"}, 400),
+    ],
+)
+def test_a_form_that_cannot_be_read_gets_a_friendly_page(
+    shop: tuple[TestClient, Tracker, Collector], headers: dict[str, str], status: int
+) -> None:
+    visitor, tracker, _ = shop
+    answer = visitor.post("/cart", content=b"no form at all", headers=headers)
+    assert answer.status_code == status
+    assert "could not read that form" in answer.text
+    assert tracker.stats().accepted == 0
+
+
+def test_a_file_where_text_belongs_gets_a_friendly_page(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, tracker, _ = shop
+    answer = visitor.post("/cart", data={"number": "1"}, files={"slug": ("mug.txt", b"mug")})
+    assert answer.status_code == 422
+    assert "could not read that form" in answer.text
     assert tracker.stats().accepted == 0
 
 
