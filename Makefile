@@ -46,7 +46,7 @@ clean: ## remove the environment and everything that was made
 groups := demo test check bench browser dev
 $(groups:%=$(stamps)/%): $(stamps)/%: pyproject.toml $(stamps)/pip
 	@echo "Installing the $* group into $(VENV) ..."
-	@$(python) -m pip install --quiet --disable-pip-version-check --editable . $(group_$*:%=--group %)
+	@$(python) -m pip install -qq --disable-pip-version-check --editable . $(group_$*:%=--group %)
 	@touch $@
 
 $(foreach group,$(groups),$(eval group_$(group) := $(group)))
@@ -54,7 +54,7 @@ group_browser := test browser
 
 # pip knows dependency groups since 25.1.
 $(stamps)/pip: $(python)
-	@$(python) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(python) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@mkdir -p $(stamps)
 	@touch $@
 

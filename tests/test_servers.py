@@ -270,6 +270,14 @@ def test_a_server_can_be_used_from_any_event_loop(backend: str) -> None:
     anyio.run(main, backend=backend)
 
 
+def test_a_server_that_stops_while_connections_come_in_leaves_none_of_them_open() -> None:
+    for _ in range(100):
+        with TrackingServer() as server:
+            clients = [connect(server.port) for _ in range(3)]
+        for client in clients:
+            client.close()
+
+
 def test_servers_leave_no_thread_and_no_socket() -> None:
     threads = set(threading.enumerate())
     for _ in range(20):

@@ -198,24 +198,28 @@ class Listener:
 
     async def _accept(self) -> None:
         async with asyncio.TaskGroup() as group:
-            accepting = group.create_task(self._accept_all(group), name="accept")
+            self._loop.add_reader(self._socket, self._take_connection, group)
             await self._stop.wait()
-            accepting.cancel()
+            self._loop.remove_reader(self._socket)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
 
-    async def _accept_all(self, group: asyncio.TaskGroup) -> None:
-        while True:
-            accepted, _ = await self._loop.sock_accept(self._socket)
-            reset = self.resets_next()
-            with self.change():
-                self.connections += 1
-                self.open += not reset
-            if reset:
-                reset_socket(accepted)
-                accepted.close()
-            else:
-                group.create_task(self._converse(accepted, self.connections))
+    def _take_connection(self, group: asyncio.TaskGroup) -> None:
+        try:
+            accepted, _ = self._socket.accept()
+        except OSError:  # gone before its turn
+            return
+        accepted.setblocking(False)
+        reset = self.resets_next()
+        with self.change():
+            self.connections += 1
+            self.open += not reset
+        if reset:
+            reset_socket(accepted)
+            accepted.close()
+            return
+        conversation = group.create_task(self._converse(accepted, self.connections))
+        conversation.add_done_callback(lambda _: accepted.close())  # also if it was stopped before it began
 
     async def _converse(self, accepted: socket.socket, number: int) -> None:
         reader = asyncio.StreamReader(limit=_HEAD_LIMIT)
@@ -223,7 +227,6 @@ class Listener:
         try:
             transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._tls)
         except OSError:  # ssl.SSLError is one
-            accepted.close()
             with self.change():
                 self.failed_handshakes += 1
                 self.open -= 1
