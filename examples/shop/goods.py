@@ -40,7 +40,7 @@ PRODUCTS = {
             ' stroke-linecap="round"/><path d="M24 44 44 26l12 14-20 14z" fill="#d9822b"/>',
         ),
         _product(
-            "mug", "Stoneware mug", "18.50", "Thick walls, a thumb rest, no handle to break.", "#dbe7e4",
+            "mug", "Stoneware mug", "18.50", "Thick walls, and a handle for two fingers.", "#dbe7e4",
             '<path d="M32 30h34v36a10 10 0 0 1-10 10H42a10 10 0 0 1-10-10z" fill="#3f7d78"/>'
             '<path d="M66 38h6a8 8 0 0 1 0 20h-6" stroke="#3f7d78" stroke-width="5" fill="none"/>',
         ),
@@ -61,9 +61,11 @@ PRODUCTS = {
         ),
         _product(
             "kettle", "Kettle", "74.50", "Pours where you aim.", "#f0dcd8",
-            '<path d="M34 44h32l4 34H30z" fill="#a23b2f"/><path d="M66 50l14-8" stroke="#a23b2f"'
-            ' stroke-width="6" stroke-linecap="round"/><path d="M36 44a14 14 0 0 1 28 0" stroke="#3b3a36"'
-            ' stroke-width="4" fill="none"/>',
+            '<path d="M34 44h32l4 34H30z" fill="#a23b2f"/>'
+            '<path d="M67 70q10-4 11-26l7-4" stroke="#a23b2f" stroke-width="5" fill="none"'
+            ' stroke-linecap="round"/>'
+            '<path d="M34 44a16 18 0 0 1 32 0" stroke="#3b3a36" stroke-width="4" fill="none"/>'
+            '<path d="M44 44a6 5 0 0 1 12 0z" fill="#3b3a36"/>',
         ),
         _product(
             "scarf", "Wool scarf", "45.00", "Two metres of quiet warmth.", "#e6ecd8",
@@ -72,8 +74,11 @@ PRODUCTS = {
         ),
         _product(
             "knife", "Kitchen knife", "119.00", "Carbon steel; it wants to be dried.", "#e2e5e8",
-            '<path d="M24 56 70 26q8 16-12 28z" fill="#9aa5b1"/>'
-            '<path d="M22 58l-4 16 8 4 8-14z" fill="#5a3d28"/>',
+            '<g transform="rotate(-35 50 50)"><path d="M38 42h50q-4 16-26 16H38z" fill="#9aa5b1"/>'
+            '<path d="M38 42h50q-1 4-3 6H38z" fill="#c3ccd5"/>'
+            '<rect x="10" y="42" width="28" height="11" rx="4" fill="#5a3d28"/>'
+            '<circle cx="18" cy="47.5" r="1.6" fill="#e2e5e8"/>'
+            '<circle cx="29" cy="47.5" r="1.6" fill="#e2e5e8"/></g>',
         ),
     )
 }  # fmt: skip
