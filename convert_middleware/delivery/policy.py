@@ -141,8 +141,9 @@ class Policy:
             return Decision(Action.DROP, "ambiguous")
         if self.expired(age):
             return Decision(Action.DROP, "expired")
+        # On top of what the server asks, so that those whom it told the same do not come back together.
         delay = self.backoff(attempts, dice)
-        return Decision(Action.RETRY, reason, max(delay, outcome.retry_after or 0.0))
+        return Decision(Action.RETRY, reason, delay + (outcome.retry_after or 0.0))
 
     def expired(self, age: float) -> bool:
         """Tell whether a hit of this age is given up."""

@@ -178,7 +178,7 @@ class Worker:
         if not self._down():
             return
         delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, _dice())
-        self._probe_at = now + self._hurried(max(delay, outcome.retry_after or 0.0))
+        self._probe_at = now + self._hurried(delay + (outcome.retry_after or 0.0))
         if outcome.result is Result.UNAUTHORISED:
             message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
             self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
