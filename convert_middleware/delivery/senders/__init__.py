@@ -58,6 +58,6 @@ def _says_bot(body: bytes) -> bool:
         return False
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested on purpose
         return False
     return isinstance(answer, dict) and answer.get("code") == "BOT"
