@@ -1,0 +1,234 @@
+"""What every outbox must do; each one that joins the project joins ``OUTBOXES``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, Worth
+
+T = TypeVar("T")
+NOW: Final = 1_800_000_000.0
+ROOMY: Final = (1000, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of outbox, and how to make one with room for so many hits and bytes."""
+
+    name: str
+    make: Callable[[int, int], Outbox]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+OUTBOXES: Final = [Kind("memory", MemoryOutbox)]
+every_outbox = pytest.mark.parametrize("kind", OUTBOXES, ids=str)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+def hit(text: str = "hit", worth: Worth = Worth.GOAL, accepted_at: float = NOW) -> Entry:
+    return Entry(text, worth, accepted_at)
+
+
+def lawful(counts: Counts) -> bool:
+    """The conservation law."""
+    parts = (counts.delivered, counts.waiting, counts.in_flight, counts.dead, *counts.dropped.values())
+    return counts.accepted == sum(parts) and all(part >= 0 for part in parts)
+
+
+async def take_all(outbox: Outbox, now: float = NOW) -> list[str]:
+    return [entry.text for entry in await outbox.take(1000, now)]
+
+
+@every_outbox
+def test_hits_leave_in_the_order_in_which_they_came_whatever_their_worth(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(*ROOMY)
+        worths = [Worth.REVENUE, Worth.EXPOSURE, Worth.GOAL, Worth.EXPOSURE, Worth.REVENUE]
+        await outbox.put([hit(f"{n}", worth, NOW + n) for n, worth in enumerate(worths)])
+
+        assert [entry.text for entry in await outbox.take(2, NOW + 9)] == ["0", "1"]
+        assert await take_all(outbox, NOW + 9) == ["2", "3", "4"]
+
+    run(story())
+
+
+@every_outbox
+def test_what_was_taken_keeps_its_text_worth_age_and_attempts(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(*ROOMY)
+        await outbox.put([hit("c=2&p=1", Worth.REVENUE)])
+        (entry,) = await outbox.take(5, NOW)
+        entry.attempts, entry.waited = 3, 7.5
+        await outbox.retry(entry, NOW)
+        (again,) = await outbox.take(5, NOW)
+
+        assert again == Entry("c=2&p=1", Worth.REVENUE, NOW, 3, 7.5)
+
+    run(story())
+
+
+@every_outbox
+def test_a_retry_waits_until_it_is_due_and_then_goes_first(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(*ROOMY)
+        await outbox.put([hit("late"), hit("soon"), hit("fresh", accepted_at=NOW - 5)])
+        entries = {entry.text: entry for entry in await outbox.take(3, NOW)}
+        await outbox.retry(entries["fresh"], NOW + 1)
+        await outbox.retry(entries["late"], NOW + 20)
+        await outbox.retry(entries["soon"], NOW + 10)
+
+        assert await outbox.next_due() == NOW + 1
+        assert await take_all(outbox, NOW) == []
+        await outbox.put([hit("new")])
+        assert await outbox.next_due() == 0.0
+        assert await take_all(outbox, NOW + 15) == ["fresh", "soon", "new"]
+        assert await outbox.next_due() == NOW + 20
+
+    run(story())
+
+
+@every_outbox
+def test_an_empty_outbox_has_nothing_due(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(*ROOMY)
+
+        assert await outbox.next_due() is None
+        assert await outbox.take(1, NOW) == []
+        assert outbox.counts() == Counts()
+
+    run(story())
+
+
+@every_outbox
+def test_every_end_of_a_hit_is_counted_once_and_by_its_reason(kind: Kind) -> None:
+    async def story() -> Counts:
+        outbox = kind.make(*ROOMY)
+        await outbox.put([hit(f"{number}") for number in range(7)])
+        first, second, third, fourth, fifth = await outbox.take(5, NOW)
+        await outbox.settle(first)
+        await outbox.bury(second, "status 404")
+        await outbox.drop(third, "ambiguous")
+        await outbox.drop(fourth, "expired")
+        del fifth  # in flight
+        return outbox.counts()
+
+    assert run(story()) == Counts(7, 1, 2, 1, 1, {"ambiguous": 1, "expired": 1})
+
+
+@every_outbox
+def test_without_room_for_hits_the_least_valuable_go_first_and_the_oldest_of_these(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(4, 1_000_000)
+        kinds = {"r": Worth.REVENUE, "g": Worth.GOAL, "e": Worth.EXPOSURE}
+        arrivals = ["r1", "g1", "e1", "e2", "g2", "g3", "g4"]
+        left = []
+        for number, text in enumerate(arrivals):
+            await outbox.put([hit(text, kinds[text[0]], NOW + number)])
+            left.append(outbox.counts().dropped.get("overflow", 0))
+
+        assert left == [0, 0, 0, 0, 1, 2, 3]
+        assert await take_all(outbox) == ["r1", "g2", "g3", "g4"]
+
+    run(story())
+
+
+@every_outbox
+def test_without_room_for_bytes_the_same_is_dropped(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(1000, 100)
+        await outbox.put([hit("r" * 40, Worth.REVENUE), hit("e" * 30, Worth.EXPOSURE), hit("g" * 30)])
+        assert outbox.counts().waiting == 3
+        await outbox.put([hit("r" * 40, Worth.REVENUE)])
+        assert await take_all(outbox) == ["r" * 40, "r" * 40]
+        await outbox.put([hit("x" * 101, Worth.REVENUE)])  # has no room even alone
+        assert outbox.counts() == Counts(5, 0, 0, 2, 0, {"overflow": 3})
+
+    run(story())
+
+
+@every_outbox
+def test_a_retry_that_finds_no_room_drops_something_and_is_counted(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(2, 1_000_000)
+        await outbox.put([hit("taken", Worth.EXPOSURE), hit("goal")])
+        (taken,) = await outbox.take(1, NOW)
+        await outbox.put([hit("second goal")])
+        await outbox.retry(taken, NOW + 5)
+
+        assert outbox.counts() == Counts(3, 0, 2, 0, 0, {"overflow": 1})
+        assert await take_all(outbox, NOW + 9) == ["goal", "second goal"]
+
+    run(story())
+
+
+class Machine(RuleBasedStateMachine):
+    """Does anything in any order; the account must balance after every step."""
+
+    make: Callable[[int, int], Outbox]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox = type(self).make(6, 60)
+        self.now = NOW
+        self.flying: list[Entry] = []
+        self.accepted = 0
+
+    @rule(texts=st.lists(st.integers(1, 25), max_size=4), worth=st.sampled_from(Worth))
+    def put(self, texts: list[int], worth: Worth) -> None:
+        run(self.outbox.put([hit("x" * size, worth, self.now) for size in texts]))
+        self.accepted += len(texts)
+
+    @rule(number=st.integers(1, 4), later=st.floats(0, 20))
+    def take(self, number: int, later: float) -> None:
+        self.now += later
+        taken = run(self.outbox.take(number, self.now))
+        assert len(taken) <= number
+        self.flying += taken
+
+    @precondition(lambda self: self.flying)
+    @rule(how=st.sampled_from(["settle", "retry", "bury", "drop"]), delay=st.floats(0, 30), data=st.data())
+    def end(self, how: str, delay: float, data: st.DataObject) -> None:
+        entry = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        if how == "settle":
+            run(self.outbox.settle(entry))
+        elif how == "retry":
+            run(self.outbox.retry(entry, self.now + delay))
+        elif how == "bury":
+            run(self.outbox.bury(entry, "status 404"))
+        else:
+            run(self.outbox.drop(entry, "expired"))
+
+    @invariant()
+    def nothing_is_lost_unnoticed(self) -> None:
+        counts = self.outbox.counts()
+        assert lawful(counts)
+        assert (counts.accepted, counts.in_flight) == (self.accepted, len(self.flying))
+        assert counts.waiting <= 6
+        assert (run(self.outbox.next_due()) is None) == (counts.waiting == 0)
+
+
+@every_outbox
+def test_whatever_happens_in_whatever_order_every_hit_is_accounted_for(kind: Kind) -> None:
+    machine = type("OneKind", (Machine,), {"make": staticmethod(kind.make)})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None)
+    )
