@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.delivering import delivering
-from benchmarks.figures import machine, table
+from benchmarks.figures import load, machine, table
 from benchmarks.handling import idle, returning
 from benchmarks.serving import serving
 from benchmarks.waiting import waiting
@@ -50,17 +50,19 @@ def main(arguments: list[str]) -> None:
     unknown = [row for row in options.rows if row not in ROWS]
     if unknown:
         parser.error(f"there is no row {unknown[0]!r}; rows are {', '.join(ROWS)}")
-    start = time.monotonic()
+    start, busy = time.monotonic(), load()
     lines: list[Line] = []
     for row in options.rows or ROWS:
-        print(f"measuring row {row} …", file=sys.stderr, flush=True)
+        begun = time.monotonic()
         lines += ROWS[row](quick=options.quick)
+        print(f"row {row}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     print(table(lines))
     remark = "; quick: the figures mean little" if options.quick else ""
-    print(f"\n{machine()}; {time.monotonic() - start:.0f} s{remark}")
+    print(f"\n{machine()}, {busy} at the start; {time.monotonic() - start:.0f} s{remark}")
     if options.json:
         figures = {
             "machine": machine(),
+            "load": busy,
             "quick": options.quick,
             "lines": [line.as_json() for line in lines],
         }

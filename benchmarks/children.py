@@ -11,14 +11,23 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _PATIENCE: Final = 10.0  # seconds a child gets to end by itself
+
+
+def installed(names: Iterable[str]) -> list[str]:
+    """Return the names without those that need httpx2, if that is not there."""
+    if find_spec("httpx2") is not None:
+        return list(names)
+    print("httpx2 is not installed, so nothing is measured with it", file=sys.stderr)
+    return [name for name in names if "httpx2" not in name]
 
 
 def cores() -> tuple[int, int] | None:

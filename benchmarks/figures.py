@@ -127,6 +127,11 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:]])
 
 
+def load() -> str:
+    """Say how busy the machine is; above the number of cores the figures of rows 3 and 4 mean little."""
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+
+
 def machine() -> str:
     """Describe what the figures were measured on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

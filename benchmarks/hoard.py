@@ -31,7 +31,10 @@ from convert_middleware.hooks import Announcer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Hoard = Callable[[int], int]  # lets so many wait, returns how many do
+    from convert_middleware import Stats
+    from convert_middleware.delivery import Counts
+
+    Hoard = Callable[[int], Counts | Stats]  # lets so many hits wait; 0: tells what became of them
 
 _FIRST: Final = 200  # whatever the first hits cost is not what the others cost
 
@@ -58,12 +61,10 @@ def hits() -> Iterator[Hoard]:
             MemoryOutbox(), partial(HttpxSender, endpoint), Policy(), Announcer((), time.monotonic)
         )
 
-        def hoard(number: int) -> int:
+        def hoard(number: int) -> Counts:
             for text in queries(number, seed=number):
                 delivery.hand_over(text, Worth.GOAL)
-            wait_for_lanes(delivery.counts)
-            counts = delivery.counts()
-            return counts.waiting + counts.in_flight
+            return delivery.counts()
 
         try:
             yield hoard
@@ -83,12 +84,10 @@ def visitors() -> Iterator[Hoard]:
     with stalled_tracker("a secret of at least sixteen bytes") as tracker:
         middleware = ConvertMiddleware(page, tracker=tracker)
 
-        def hoard(number: int) -> int:
+        def hoard(number: int) -> Stats:
             for _ in range(number):
                 headers_of_answer(middleware, request(b""))
-            wait_for_lanes(tracker.stats)
-            stats = tracker.stats()
-            return stats.waiting + stats.in_flight
+            return tracker.stats()
 
         yield hoard
 
@@ -97,17 +96,18 @@ def main(what: str, how: str, number: int) -> None:
     """Let ``number`` hits wait and say how many bytes each takes."""
     measure = {"traced": traced, "resident": resident}[how]
     with {"hits": hits, "visitors": visitors}[what]() as hoard:
-        before_waiting = hoard(_FIRST)
+        hoard(_FIRST)
+        wait_for_lanes(partial(hoard, 0))
         if how == "traced":
             tracemalloc.start()
         gc.collect()
         before = measure()
-        waiting = hoard(number - _FIRST) - before_waiting
+        counts = hoard(number - _FIRST)
         gc.collect()
         grown = measure() - before
-    if waiting < (number - _FIRST) * 0.99:
-        raise RuntimeError(f"only {waiting} hits wait")
-    say({"bytes": grown / waiting})
+    if counts.waiting < 0.99 * number:
+        raise RuntimeError(f"of {number} hits only {counts.waiting} wait")
+    say({"bytes": grown / (number - _FIRST)})
 
 
 if __name__ == "__main__":

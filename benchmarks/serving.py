@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.children import Child, child, cores
+from benchmarks.children import Child, child, cores, installed
 from benchmarks.figures import Line, compare
 from benchmarks.sites import SITES
 
@@ -18,8 +18,8 @@ _DRAIN: Final = 60.0  # seconds that deliveries may lag behind
 
 def serving(*, quick: bool) -> list[Line]:
     """Row 3: pages and tracking requests a second; the deliveries that lag behind count as time."""
-    names = ["bare", "httpx", "by hand"] if quick else list(SITES)
-    rounds, seconds, connections = (1, 0.2, 8) if quick else (5, 1.0, 32)
+    names = ["bare", "httpx", "by hand"] if quick else installed(SITES)
+    rounds, seconds, connections = (1, 0.2, 8) if quick else (4, 1.0, 32)
     ours, world = cores() or (None, None)
     rates: dict[str, list[float]] = {name: [] for name in names}
     served: dict[str, list[float]] = {name: [] for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -79,15 +80,19 @@ def session_of(visitor: Visitor) -> bytes:
 def queries(number: int, seed: int) -> Iterator[str]:
     """Yield different query strings of 150 to 300 bytes, as visitors of 2 or 3 experiments cause them."""
     dice = Random(seed)
-    while number:
+    some = list(islice(_queries(dice), 500))
+    for customer_id in range(100_000, 100_000 + number):
+        yield f"c={customer_id}{dice.choice(some)}"
+
+
+def _queries(dice: Random) -> Iterator[str]:
+    """Yield query strings without the customer id in front."""
+    while True:
         goals = tuple([_id(dice) for _ in range(dice.randint(2, 5))])
         exposures = tuple([Exposure(_id(dice), _id(dice), goals) for _ in range(dice.randint(2, 3))])
-        text = query(
-            Hit(customer_id=100123, project_id=10025986, exposures=exposures, goals=goals, new_goals=1)
-        )
-        if 150 <= len(text) <= 300:
-            number -= 1
-            yield text
+        text = query(Hit(customer_id=1, project_id=10025986, exposures=exposures, goals=goals, new_goals=1))
+        if 150 <= len(text) <= 295:
+            yield text.removeprefix("c=1")
 
 
 def _id(dice: Random) -> int:
