@@ -44,7 +44,7 @@ class Recent(Generic[K, V]):
 
     def first(self, key: K, value: V) -> V:
         """Remember ``value`` if nothing is there, and return what is there; atomic between threads."""
-        found = self._old.get(key)
+        found = self.get(key)
         if found is None:
             found = self._young.setdefault(key, value)
             if found is value:
@@ -59,8 +59,10 @@ class Recent(Generic[K, V]):
         self._old.pop(key, None)
 
     def _age(self) -> None:
-        if len(self._young) >= self._size:
-            self._old, self._young = self._young, {}
+        young = self._young
+        # Of several threads that find it full only one may make room, or a whole generation is lost.
+        if len(young) >= self._size and young is self._young:
+            self._old, self._young = young, {}
 
 
 class Ledger:
@@ -72,7 +74,7 @@ class Ledger:
     """
 
     def __init__(self, size: int = MAX_CLAIMS, max_age: float = MAX_CLAIM_AGE) -> None:
-        self._claims: Recent[Claim, tuple[float]] = Recent(size)
+        self._claims: Recent[tuple[object, ...], tuple[float]] = Recent(size)
         self._max_age = max_age
 
     def claim(self, claim: Claim, now: float) -> bool:
@@ -83,5 +85,8 @@ class Ledger:
             return True
         if now - found[0] <= self._max_age:
             return False
-        self._claims.forget(claim)
-        return self._claims.first(claim, mine) is mine
+        # Run out: of those who see that, the first to claim this very renewal.
+        if self._claims.first((*claim, found), mine) is not mine:
+            return False
+        self._claims.put(claim, mine)
+        return True
