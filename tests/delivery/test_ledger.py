@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import pytest
+
+from convert_middleware.delivery import Ledger
+
+THREADS: Final = 8
+
+
+@pytest.fixture(autouse=True)
+def threads_take_turns_all_the_time() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(work: Callable[[int], int]) -> int:
+    """Do the same in several threads at the same moment and return the sum of what they return."""
+    together = threading.Barrier(THREADS)
+
+    def one(number: int) -> int:
+        together.wait(10)
+        return work(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return sum(pool.map(one, range(THREADS)))
+
+
+def test_of_many_threads_exactly_one_wins_each_claim() -> None:
+    ledger = Ledger()
+
+    wins = in_threads(lambda _: sum(ledger.claim(("visitor", "goal", key), 0.0) for key in range(2000)))
+
+    assert wins == 2000
+
+
+def test_of_many_threads_exactly_one_wins_each_claim_that_has_run_out() -> None:
+    ledger = Ledger(max_age=10)
+    for key in range(2000):
+        ledger.claim(("visitor", "goal", key), 0.0)
+
+    wins = in_threads(lambda _: sum(ledger.claim(("visitor", "goal", key), 11.0) for key in range(2000)))
+
+    assert wins == 2000
+
+
+def test_a_claim_lasts_as_long_as_it_is_told_and_can_then_be_made_again_and_again() -> None:
+    ledger = Ledger(max_age=10)
+    claim = ("visitor", "transaction", "ab12345")
+
+    times = [0.0, 0.0, 10.0, 10.5, 20.5, 20.6, 31.0, 31.0]
+    assert [ledger.claim(claim, now) for now in times] == [
+        True, False, False, True, False, True, True, False,
+    ]  # fmt: skip
+
+
+def test_visitors_kinds_and_ids_claim_apart() -> None:
+    ledger = Ledger()
+    claims = [(visitor, kind, key) for visitor in "ab" for kind in ("goal", "exposure") for key in (1, "1")]
+
+    assert all(ledger.claim(claim, 0.0) for claim in claims)
+    assert not any(ledger.claim(claim, 0.0) for claim in claims)
+
+
+def test_the_newest_claims_are_kept_and_memory_is_bounded() -> None:
+    ledger = Ledger(size=100)
+    for key in range(10_000):
+        ledger.claim(("visitor", "goal", key), 0.0)
+
+    assert not any(ledger.claim(("visitor", "goal", key), 0.0) for key in range(9_900, 10_000))
+    assert ledger.claim(("visitor", "goal", 0), 0.0)
