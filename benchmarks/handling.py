@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 _SECRET: Final = "a secret of at least sixteen bytes"
 _OTHER_COOKIES: Final = b"_ga=GA1.1.1234567890.1700000000; consent=yes; "
-_REMEMBERED: Final = 10_500  # visitors; a tracker keeps the latest state of 10 000, and a busy site has more
+_REMEMBERED: Final = (
+    10_500  # visitors; a tracker keeps the latest state of at most 10 000, and a busy site has more
+)
 
 
 def idle(*, quick: bool) -> list[Line]:
