@@ -87,10 +87,7 @@ def test_a_huge_header_costs_no_more_than_a_large_one() -> None:
 def test_any_bytes_around_our_cookie_leave_it_readable(before: bytes, after: bytes) -> None:
     for value in find(before + after, NAME):
         assert b";" not in value
-    assert (
-        OURS in find(before + b"; convert_visitor=" + OURS + b"; " + after, NAME)[:8]
-        or before.count(NAME) >= 8
-    )
+    assert OURS in find(before + b"; convert_visitor=" + OURS + b"; " + after, NAME)
 
 
 @pytest.mark.parametrize(
