@@ -59,11 +59,11 @@ def hits(draw: st.DrawFn) -> Hit:
 
 
 @st.composite
-def visits(draw: st.DrawFn, *, most: int = 150) -> Hit:
-    """Draw a hit as one visitor can cause it, often with more in it than one URL holds."""
+def visits(draw: st.DrawFn, *, least: int = 0, most: int = 120, most_new: int = 120) -> Hit:
+    """Draw a hit as one visitor can cause it, with ``least`` to ``most`` experiments and as many goals."""
     digits = draw(st.sampled_from([2, 10, 18]))
-    experiments = [10**digits + number for number in range(draw(st.integers(0, most)))]
-    reached = tuple(10**digits + 500 + number for number in range(draw(st.integers(0, most))))
+    experiments = [10**digits + number for number in range(draw(st.integers(least, most)))]
+    reached = tuple(10**digits + 500 + number for number in range(draw(st.integers(least, most))))
     each = draw(st.integers(0, 40))  # goals of a triplet
     start = draw(st.integers(0, 7))
     presented = tuple(
@@ -74,8 +74,8 @@ def visits(draw: st.DrawFn, *, most: int = 150) -> Hit:
         customer_id=10**digits,
         project_id=10**digits,
         exposures=presented,
-        new_exposures=draw(st.integers(0, len(presented))),
+        new_exposures=draw(st.integers(0, min(most_new, len(presented)))),
         goals=reached,
-        new_goals=draw(st.integers(0, len(reached))),
+        new_goals=draw(st.integers(0, min(most_new, len(reached)))),
         transaction=draw(st.none() | transactions),
     )
