@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Final
@@ -208,7 +208,8 @@ class Announcer:
             self._logged[kind] = now, 0
             if left_out:
                 message = f"{message} ({left_out} more of this kind since the last line)"
-            logger.log(level, message, *args)
+            with suppress(Exception):  # a handler or filter of the site's own may raise anything
+                logger.log(level, message, *args)
 
     def _call(self, number: int, call: Callable[[Hook], object]) -> None:
         hook = self._hooks[number]
