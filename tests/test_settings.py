@@ -1,0 +1,289 @@
+"""Every wrong option is refused when it is given, by its name, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import traceback
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from convert_middleware import ConvertMiddleware, CookieOptions, Settings, SettingsError, Tracker
+from convert_middleware.settings import Options
+from convert_middleware.wire import ENDPOINT
+
+SECRET = "a secret of the shop, long enough"
+OLD_SECRET = "the key it had before, long enough"
+GIVEN: dict[str, Any] = {"project_id": "1", "customer_id": "2", "secret_key": SECRET}
+ENVIRON = {"CONVERT_PROJECT_ID": "1", "CONVERT_CUSTOMER_ID": "2", "CONVERT_SECRET_KEY": SECRET}
+
+
+def settings(**options: Any) -> Settings:
+    return Settings(**{**GIVEN, **options})
+
+
+def complaint(**options: Any) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        settings(**options)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(text in shown for text in ("the shop", "it had before", "short1"))
+    return caught.value
+
+
+def test_the_defaults_are_those_of_the_reference() -> None:
+    chosen = settings()
+    assert chosen.ids == (2, 1)
+    assert (chosen.endpoint, chosen.outbox, chosen.sender) == (ENDPOINT, "memory://", "auto")
+    assert (chosen.on_ambiguous, chosen.strict, chosen.drain_timeout) == ("drop", True, 5.0)
+    assert (chosen.cookie, chosen.hooks, chosen.cache_guard) == (CookieOptions(), (), True)
+    assert chosen.keys == (SECRET.encode(),)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("project_id", [None, 0, -1, "", "1a", " 1", "1_2", True, 1.0, "9" * 40, b"1"]),
+        ("customer_id", [None, 0, -1, "", "abc", "-2", False, 2.0, object()]),
+        ("id_number", ["", "_", "1", "1_", "_2", "1-2", 12, b"1_2", True, ["1", "2"]]),
+        ("secret_key", [None, "", b"", "short1" * 2, "x" * 15, 10**16, ["k" * 16], object(), True]),
+        (
+            "previous_keys",
+            [OLD_SECRET, OLD_SECRET.encode(), None, 5, {OLD_SECRET}, {OLD_SECRET: 1}, [""], [b"short1"],
+             [None], [SECRET], [SECRET.encode()], [OLD_SECRET, OLD_SECRET], (OLD_SECRET, 5), iter([OLD_SECRET])],
+        ),
+        (
+            "endpoint",
+            ["", "track", "/track/", "ftp://a/", "http://", "http:///track/", "https://a/?x=1", "https://a/#x",
+             "https://a b/", "https://a/\n", "https://a/{customer}/", "https://{}/", "https://a:99999/",
+             "https://a:x/", "https://a:0/", "https://u:p@a/", "https://bücher.example/", "https://[::1/",
+             "https://a", "https://a/" + "b" * 1100, None, b"https://a/", 5],
+        ),
+        ("cookie", [None, "convert", {"name": "a"}, CookieOptions, 5]),
+        ("sender", ["", "requests", "HTTPX", None, 5, object(), ["httpx"]]),
+        ("on_ambiguous", ["", "Drop", "ignore", None, True, 0, ["drop"]]),
+        ("hooks", [None, print, "print", [None], [print, 5], {print}, iter([print])]),
+        ("strict", [None, "true", 1, 0, "no"]),
+        ("cache_guard", [None, "true", 1, 0]),
+        ("drain_timeout", [None, "5", -1, -0.1, 301, float("nan"), float("inf"), True, object()]),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_refused_by_its_name(option: str, values: list[Any]) -> None:
+    for value in values:
+        error = complaint(**{option: value})
+        assert error.option == option, value
+        assert str(error).startswith(f"{option} ")
+        assert str(error).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "outbox",
+    ["", "memory", "memory:", "redis://localhost", "sqlite:///x.db", "memory://host", "memory://?max_hits=0",
+     "memory://?max_hits=-1", "memory://?max_hits=many", "memory://?max_hits", "memory://?size=5",
+     "memory://?max_hits=999999999999999999", "memory://?max_hits=²", None, 5, []],
+)  # fmt: skip
+def test_a_wrong_outbox_is_refused_when_the_tracker_is_made(outbox: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^outbox "):
+        Tracker(settings(outbox=outbox))
+
+
+def test_settings_for_a_tracker_are_settings() -> None:
+    wrong: Any = GIVEN
+    with pytest.raises(SettingsError, match=r"^settings must be Settings\(\.\.\.\), not dict\."):
+        Tracker(wrong)
+
+
+@pytest.mark.parametrize("name", ["project_id", "customer_id", "secret_key"])
+def test_what_is_missing_is_named_with_the_ways_to_give_it(name: str) -> None:
+    error = complaint(**{name: None})
+    assert f"{name}=" in error.reason
+    assert f"CONVERT_{name.upper()}" in error.reason
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"id_number": "1111_2222"},
+        {"id_number": "1111_2222", "customer_id": "1111"},
+        {"id_number": "01111_2222", "customer_id": 1111, "project_id": 2222},
+    ],
+)
+def test_the_id_number_gives_customer_and_project(options: dict[str, Any]) -> None:
+    assert Settings(secret_key=SECRET, **options).ids == (1111, 2222)
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"id_number": "1111_2222", "customer_id": "2222"}, "customer_id"),
+        ({"id_number": "1111_2222", "project_id": "1111"}, "project_id"),
+        ({"id_number": "a_2222"}, "customer_id"),
+        ({"id_number": "1111_0"}, "project_id"),
+        ({"id_number": "1111_2222_3"}, "project_id"),
+        ({"id_number": "1111_b", "project_id": 5}, "id_number"),
+    ],
+)
+def test_an_id_number_that_contradicts_or_is_none_is_refused(options: dict[str, Any], option: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(secret_key=SECRET, **options)
+    assert caught.value.option == option
+
+
+def test_secret_and_previous_keys_in_the_wrong_order_of_arguments_cannot_go_unnoticed() -> None:
+    wrong: Any = (OLD_SECRET, SECRET)
+    assert complaint(secret_key=wrong).option == "secret_key"
+    assert complaint(secret_key=SECRET, previous_keys=SECRET).option == "previous_keys"
+    with pytest.raises(TypeError):
+        Settings("1", "2", SECRET)  # type: ignore[call-arg]  # every option is given by name
+
+
+def test_lists_that_change_later_change_no_settings() -> None:
+    keys: list[str | bytes] = [OLD_SECRET]
+    hooks: list[Any] = [print]
+    chosen = settings(previous_keys=keys, hooks=hooks)
+    keys.append("another key, that is long enough")
+    hooks.clear()
+    assert chosen.keys == (SECRET.encode(), OLD_SECRET.encode())
+    assert chosen.hooks == (print,)
+    with pytest.raises(FrozenInstanceError):
+        setattr(chosen, "strict", False)  # noqa: B010 - a plain assignment would not pass the type check
+
+
+def test_no_secret_is_in_a_repr_or_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    chosen = settings(previous_keys=[OLD_SECRET])
+    tracker = Tracker(chosen)
+    shown = f"{chosen!r} {chosen} {tracker!r} {tracker.stats()!r} {chosen.cookie!r} {caplog.text}"
+    tracker.close(0)
+    assert SECRET not in shown
+    assert OLD_SECRET not in shown
+
+
+def test_settings_can_be_copied_and_pickled() -> None:
+    chosen = settings(previous_keys=[OLD_SECRET])
+    assert copy.copy(chosen) == pickle.loads(pickle.dumps(chosen)) == chosen
+
+
+def test_the_typed_options_are_the_settings() -> None:
+    assert list(Options.__annotations__) == [each.name for each in fields(Settings)]
+
+
+def test_every_option_that_text_can_express_is_read_from_the_environment() -> None:
+    chosen = Settings.from_env(
+        {
+            **ENVIRON,
+            "CONVERT_ID_NUMBER": "2_1",
+            "CONVERT_PREVIOUS_KEYS": f"{'o' * 16}  {'p' * 16}",
+            "CONVERT_ENDPOINT": "http://127.0.0.1:8900/track/",
+            "CONVERT_OUTBOX": "memory://?max_hits=5",
+            "CONVERT_SENDER": "httpx",
+            "CONVERT_ON_AMBIGUOUS": "Retry",
+            "CONVERT_STRICT": "no",
+            "CONVERT_CACHE_GUARD": "OFF",
+            "CONVERT_DRAIN_TIMEOUT": "2.5",
+            "CONVERT_COOKIE_NAME": "__Secure-v",
+            "CONVERT_COOKIE_MAX_AGE": "3600",
+            "CONVERT_COOKIE_PATH": "/shop",
+            "CONVERT_COOKIE_DOMAIN": "example.com",
+            "CONVERT_COOKIE_SECURE": "true",
+            "CONVERT_COOKIE_SAMESITE": "None",
+            "CONVERT_COOKIE_PARTITIONED": "1",
+            "CONVERT_COOKIE_SLIDING": "yes",
+            "PATH": "/usr/bin",
+        }
+    )
+    assert chosen == settings(
+        id_number="2_1",
+        previous_keys=["o" * 16, "p" * 16],
+        endpoint="http://127.0.0.1:8900/track/",
+        outbox="memory://?max_hits=5",
+        sender="httpx",
+        on_ambiguous="retry",
+        strict=False,
+        cache_guard=False,
+        drain_timeout=2.5,
+        cookie=CookieOptions(
+            name="__Secure-v",
+            max_age=3600,
+            path="/shop",
+            domain="example.com",
+            secure=True,
+            samesite="none",
+            partitioned=True,
+            sliding=True,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "option"),
+    [
+        ("CONVERT_PROJECT_ID", "one", "project_id"),
+        ("CONVERT_SECRET_KEY", "short1", "secret_key"),
+        ("CONVERT_PREVIOUS_KEYS", "short1", "previous_keys"),
+        ("CONVERT_ENDPOINT", "nowhere", "endpoint"),
+        ("CONVERT_SENDER", "curl", "sender"),
+        ("CONVERT_ON_AMBIGUOUS", "maybe", "on_ambiguous"),
+        ("CONVERT_STRICT", "maybe", "CONVERT_STRICT"),
+        ("CONVERT_CACHE_GUARD", "", "CONVERT_CACHE_GUARD"),
+        ("CONVERT_DRAIN_TIMEOUT", "soon", "CONVERT_DRAIN_TIMEOUT"),
+        ("CONVERT_DRAIN_TIMEOUT", "nan", "drain_timeout"),
+        ("CONVERT_COOKIE_MAX_AGE", "a year", "CONVERT_COOKIE_MAX_AGE"),
+        ("CONVERT_COOKIE_MAX_AGE", "0", "cookie.max_age"),
+        ("CONVERT_COOKIE_SECURE", "sometimes", "CONVERT_COOKIE_SECURE"),
+        ("CONVERT_COOKIE_SAMESITE", "loose", "cookie.samesite"),
+        ("CONVERT_COOKIE_NAME", "a b", "cookie.name"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(variable: str, text: str, option: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**ENVIRON, variable: text})
+    assert caught.value.option == option
+    assert "short1" not in str(caught.value)
+
+
+def test_an_option_given_wins_over_the_environment_and_none_does_not() -> None:
+    chosen = Settings.from_env(ENVIRON, project_id=7, customer_id=None, strict=False)
+    assert (chosen.ids, chosen.strict) == ((2, 7), False)
+
+
+def test_the_processs_own_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, text in ENVIRON.items():
+        monkeypatch.setenv(variable, text)
+    assert Settings.from_env() == settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "close"), [("secret", "secret_key"), ("projectid", "project_id"), ("hook", "hooks")]
+)
+def test_an_unknown_option_is_refused_with_the_one_meant(name: str, close: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} is no option; did you mean '{close}'\?$"):
+        Settings.from_env(ENVIRON, **{name: SECRET})
+
+
+def test_an_option_like_no_other_is_refused_with_all_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"zzz is no option; there are: cache_guard, cookie, .*\.$"):
+        Settings.from_env(ENVIRON, zzz=1)
+
+
+def test_a_slip_in_a_variables_name_is_said_and_other_programs_variables_are_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEYS": "short1", "CONVERT_IMAGES": "1", "CONVERTER": "1"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "The environment variable CONVERT_SECRET_KEYS is no option; did you mean CONVERT_SECRET_KEY?"
+    ]
+
+
+def test_the_middleware_refuses_the_same_as_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    for variable in ENVIRON:
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(SettingsError, match=r"^secret_key is too short"):
+        ConvertMiddleware(app, **{**GIVEN, "secret_key": "x"})
+    with pytest.raises(SettingsError, match=r"^project_id is missing"):
+        ConvertMiddleware(app, secret_key=SECRET)
