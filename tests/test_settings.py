@@ -52,7 +52,8 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         (
             "previous_keys",
             [OLD_SECRET, OLD_SECRET.encode(), None, 5, {OLD_SECRET}, {OLD_SECRET: 1}, [""], [b"short1"],
-             [None], [SECRET], [SECRET.encode()], [OLD_SECRET, OLD_SECRET], (OLD_SECRET, 5), iter([OLD_SECRET])],
+             [None], [SECRET], [SECRET.encode()], [OLD_SECRET, OLD_SECRET], (OLD_SECRET, 5),
+             iter([OLD_SECRET])],
         ),
         (
             "endpoint",
