@@ -293,7 +293,9 @@ def test_two_doors_on_one_tracker_share_one_thread_and_one_account(convert: Conv
     assert tracker.stats().accepted == 2
 
 
-def test_a_second_lifespan_right_after_the_first_delivers_without_waiting_for_its_end(convert: Convert) -> None:
+def test_a_second_lifespan_right_after_the_first_delivers_without_waiting_for_its_end(
+    convert: Convert,
+) -> None:
     door = ConvertMiddleware(site, **convert.options())
     convert.trackers.append(door.tracker)
 
