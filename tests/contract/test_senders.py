@@ -1,0 +1,258 @@
+"""What every sender must do; each one that joins the project joins ``SENDERS``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+import httpx2
+import pytest
+
+from convert_middleware.delivery import ClientSender, HttpxSender, Sender
+from convert_middleware.delivery.policy import Outcome, Result
+from tests.servers import (
+    Authority,
+    Behaviour,
+    TrackingServer,
+    answer,
+    answer_and_close,
+    bot,
+    broken_chunks,
+    broken_head,
+    captive_portal,
+    close,
+    drip,
+    early_hints,
+    endless,
+    garbage,
+    gzip_bomb,
+    redirect,
+    refused_port,
+    reset,
+    reset_on_accept,
+    set_cookie,
+    stall,
+    wrong_clock,
+)
+
+QUERY: Final = "c=2&p=1&g=331&ga=1&t=35%7Cab12345%7C1599.99%7C10"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sender, and how to make one for an endpoint."""
+
+    name: str
+    make: Callable[[str], Sender]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+SENDERS: Final = [
+    Kind("httpx", lambda endpoint: HttpxSender(endpoint, "httpx")),
+    Kind("httpx2", lambda endpoint: HttpxSender(endpoint, "httpx2")),
+    Kind("client of httpx", lambda endpoint: ClientSender(endpoint, httpx.AsyncClient)),
+    Kind("client of httpx2", lambda endpoint: ClientSender(endpoint, httpx2.AsyncClient)),
+]
+every_sender = pytest.mark.parametrize("kind", SENDERS, ids=str)
+
+
+@asynccontextmanager
+async def opened(kind: Kind, endpoint: str) -> AsyncIterator[Sender]:
+    sender = kind.make(endpoint)
+    await sender.open()
+    try:
+        yield sender
+    finally:
+        await sender.close()
+
+
+def send(kind: Kind, endpoint: str, times: int = 1) -> list[Outcome]:
+    """Send the same request some times, one after the other."""
+
+    async def story() -> list[Outcome]:
+        async with opened(kind, endpoint) as sender:
+            return [await sender.send(QUERY) for _ in range(times)]
+
+    return asyncio.run(story())
+
+
+ANSWERS: Final[Sequence[tuple[Behaviour, Result]]] = [
+    (answer(200), Result.DELIVERED),
+    (answer(204), Result.DELIVERED),
+    (early_hints(), Result.DELIVERED),
+    (captive_portal(), Result.DELIVERED),
+    (set_cookie(), Result.DELIVERED),
+    (wrong_clock(), Result.DELIVERED),
+    (gzip_bomb(), Result.DELIVERED),
+    (endless(), Result.DELIVERED),
+    (broken_chunks(), Result.DELIVERED),
+    (answer_and_close(announced=True), Result.DELIVERED),
+    (bot(), Result.REJECTED),
+    (redirect(status=301), Result.REJECTED),
+    (redirect(), Result.REJECTED),
+    (answer(404), Result.REJECTED),
+    (answer(410), Result.REJECTED),
+    (answer(403), Result.UNAUTHORISED),
+    (answer(503), Result.REFUSED),
+    (answer(504), Result.AMBIGUOUS),
+    (reset(), Result.AMBIGUOUS),
+    (close(), Result.AMBIGUOUS),
+    (broken_head(), Result.AMBIGUOUS),
+    (garbage(), Result.AMBIGUOUS),
+]
+
+
+@every_sender
+@pytest.mark.parametrize(("behaviour", "result"), ANSWERS, ids=str)
+def test_each_answer_has_its_class_and_the_next_request_works(
+    kind: Kind, behaviour: Behaviour, result: Result, tracking_server: TrackingServer
+) -> None:
+    tracking_server.script(behaviour)
+
+    first, second = send(kind, tracking_server.endpoint, 2)
+
+    assert first.result is result
+    assert second.result is Result.DELIVERED
+    assert tracking_server.targets == [f"/track/?{QUERY}"] * 2
+    assert QUERY not in repr(first)
+
+
+@every_sender
+def test_the_request_says_who_sends_it_and_nothing_of_a_visitor(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    tracking_server.script(set_cookie(), answer(503), answer(200))
+    send(kind, tracking_server.endpoint, 3)
+
+    for seen in tracking_server.requests:
+        headers = {name.lower(): value for name, value in seen.headers}
+        assert (seen.method, seen.body) == ("GET", b"")
+        assert headers.pop("user-agent").startswith("ConvertAgent/")
+        assert headers.pop("host") == f"127.0.0.1:{tracking_server.port}"
+        assert headers.pop("accept-encoding") == "identity"
+        assert set(headers) <= {"accept", "connection"}
+
+
+@every_sender
+def test_connections_are_kept_and_used_again(kind: Kind, tracking_server: TrackingServer) -> None:
+    send(kind, tracking_server.endpoint, 5)
+
+    assert tracking_server.connections == 1
+
+
+@every_sender
+def test_a_retry_after_is_handed_on(kind: Kind, tracking_server: TrackingServer) -> None:
+    tracking_server.script(answer(503, {"Retry-After": "7"}), answer(503, {"Retry-After": "garbage"}))
+
+    assert [outcome.retry_after for outcome in send(kind, tracking_server.endpoint, 2)] == [7.0, None]
+
+
+@every_sender
+def test_a_refused_connection_sent_nothing(kind: Kind) -> None:
+    with refused_port() as port:
+        (outcome,) = send(kind, f"http://127.0.0.1:{port}/track/")
+
+    assert outcome.result is Result.NOT_SENT
+
+
+@every_sender
+def test_a_host_that_has_no_address_was_sent_nothing(kind: Kind) -> None:
+    (outcome,) = send(kind, "http://nowhere.invalid/track/")
+
+    assert outcome.result is Result.NOT_SENT
+
+
+@every_sender
+@pytest.mark.parametrize("flaw", ["unknown authority", "expired", "another host"])
+def test_a_failed_handshake_sent_nothing(
+    kind: Kind, flaw: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = authority.server()
+    if flaw != "unknown authority":
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        context = authority.expired_server() if flaw == "expired" else authority.server_of_another_host()
+    with TrackingServer(tls=context) as server:
+        (outcome,) = send(kind, server.endpoint)
+
+        assert outcome.result is Result.NOT_SENT
+        assert server.requests == []
+
+
+@every_sender
+def test_the_certificates_of_the_environment_are_trusted(
+    kind: Kind, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with TrackingServer(tls=authority.server()) as server:
+        outcomes = send(kind, server.endpoint, 2)
+
+    assert [outcome.result for outcome in outcomes] == [Result.DELIVERED] * 2
+    assert server.connections == 1
+
+
+@every_sender
+def test_a_connection_that_breaks_unread_was_at_most_sent_once(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    tracking_server.script(answer(), reset_on_accept())
+    first, second, third = send(kind, tracking_server.endpoint, 3)
+
+    assert (first.result, third.result) == (Result.DELIVERED, Result.DELIVERED)
+    assert second.result is Result.AMBIGUOUS
+    assert len(tracking_server.requests) == 2
+
+
+@every_sender
+def test_an_attempt_that_is_cancelled_at_any_moment_spoils_no_later_one(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    tracking_server.default = lambda seen: stall() if "stall" in seen.target else answer()
+
+    async def story() -> list[Outcome]:
+        async with opened(kind, tracking_server.endpoint) as sender:
+            for moment in range(12):
+                attempts = [asyncio.ensure_future(sender.send("stall")) for _ in range(3)]
+                await asyncio.sleep(moment * 0.0004)  # how far they get is what differs
+                for each in attempts:
+                    each.cancel()
+                await asyncio.gather(*attempts, return_exceptions=True)
+            async with asyncio.timeout(5):
+                return list(await asyncio.gather(*[sender.send(QUERY) for _ in range(8)]))
+
+    assert {outcome.result for outcome in asyncio.run(story())} == {Result.DELIVERED}
+    tracking_server.until(lambda: tracking_server.open == 0)
+
+
+def test_a_body_that_drips_does_not_hold_up_the_outcome_for_long(tracking_server: TrackingServer) -> None:
+    tracking_server.default = drip(b"x" * 100)
+
+    async def one(kind: Kind) -> Outcome:
+        async with opened(kind, tracking_server.endpoint) as sender, asyncio.timeout(4):
+            return await sender.send(QUERY)
+
+    async def story() -> list[Outcome]:
+        return await asyncio.gather(*map(one, SENDERS))
+
+    assert [outcome.result for outcome in asyncio.run(story())] == [Result.DELIVERED] * len(SENDERS)
+
+
+@every_sender
+def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    tracking_server.script(answer_and_close(announced=False))
+
+    async def story() -> Outcome:
+        async with opened(kind, tracking_server.endpoint) as sender:
+            await sender.send(QUERY)
+            await tracking_server.becomes(lambda: tracking_server.open == 0)
+            return await sender.send(QUERY)
+
+    assert asyncio.run(story()).result is Result.DELIVERED
+    assert len(tracking_server.requests) == 2
