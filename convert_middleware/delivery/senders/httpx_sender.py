@@ -97,21 +97,10 @@ class HttpxSender:
         }
         if url.scheme == "https":
             options["ssl_context"] = self._httpx.create_ssl_context()
-        proxy = _proxy_for(url.scheme, url.hostname or "")
-        kind: Callable[..., Any] = self._core.AsyncConnectionPool
-        if proxy is not None:
-            given = self._httpx.Proxy(proxy)
-            kind = (
-                self._core.AsyncSOCKSProxy
-                if given.url.scheme.startswith("socks")
-                else self._core.AsyncHTTPProxy
-            )
-            options["proxy_url"] = str(given.url)
-            options["proxy_auth"] = given.raw_auth
-        self._open_pool = partial(kind, **options)
         try:
+            self._open_pool = self._pool_opener(_proxy_for(url.scheme, url.hostname or ""), options)
             self._idle.append(self._new_pool())
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # the libraries raise many kinds, some of which are their own
             raise SettingsError(
                 "sender", "cannot use the proxy that the environment names; for SOCKS install httpx[socks]"
             ) from error
@@ -162,6 +151,16 @@ class HttpxSender:
             await pool.aclose()
         self._all, self._idle = [], []
 
+    def _pool_opener(self, proxy: str | None, options: dict[str, Any]) -> Callable[[], Any]:
+        if proxy is None:
+            return partial(self._core.AsyncConnectionPool, **options)
+        given = self._httpx.Proxy(proxy)
+        if not given.url.host:
+            raise ValueError("a proxy without a host")
+        socks = given.url.scheme.startswith("socks")
+        kind = self._core.AsyncSOCKSProxy if socks else self._core.AsyncHTTPProxy
+        return partial(kind, proxy_url=str(given.url), proxy_auth=given.raw_auth, **options)
+
     def _new_pool(self) -> Any:
         pool = self._open_pool()
         self._all.append(pool)
@@ -202,7 +201,10 @@ class ClientSender:
 
     async def _exchange(self, url: str) -> Outcome:
         if self._client is None or self._client.is_closed:
-            await self.open()
+            try:
+                await self.open()
+            except Exception as error:  # noqa: BLE001 - the factory is the user's, and nothing has left yet
+                return Outcome(Result.NOT_SENT, type(error).__name__)
         # A request of our own carries neither the client's cookies nor its default User-Agent.
         request = self._library.Request(
             "GET",
