@@ -118,6 +118,11 @@ class Worker:
         while entry is not None:
             try:
                 outcome = await self._sender.send(entry.text)
+            except asyncio.CancelledError as error:
+                lane = asyncio.current_task()
+                if lane is None or lane.cancelling():
+                    raise
+                outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)  # the sender's own, not ours
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a sender may raise anything; the hit is settled
                 outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)
             await self._settle(entry, outcome)
@@ -140,7 +145,7 @@ class Worker:
         now = self._clock()
         entry.attempts += 1
         age = now - entry.accepted_at
-        self._note_health(outcome, now)
+        self._note_health(entry, outcome, now)
         decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
         announcer = self._announcer
         if decision.action is Action.SETTLE:
@@ -164,7 +169,7 @@ class Worker:
                 logging.WARNING, kind, "A hit was dropped: %s (%s).", decision.reason, outcome.reason
             )
 
-    def _note_health(self, outcome: Outcome, now: float) -> None:
+    def _note_health(self, entry: Entry, outcome: Outcome, now: float) -> None:
         """Count failures in a row, and tell when the server goes down and comes back."""
         was_down = self._down()
         if outcome.result in (Result.DELIVERED, Result.REJECTED):
@@ -172,6 +177,8 @@ class Worker:
             if was_down:
                 self._announcer.log(logging.WARNING, "up", "The tracking server answers again.")
             return
+        if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
+            return  # a hit that fails again and again says nothing of the others
         self._failures += 1
         if outcome.result is Result.UNAUTHORISED:
             self._failures = max(self._failures, self._policy.trip_after)
