@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
@@ -124,14 +124,22 @@ class Delivery:
             return False  # a hook asks from the delivery thread, which cannot wait for itself
         emptied = threading.Event()
         self._waiters.append(emptied)
+        deadline = time.monotonic() + timeout
         self._outbox.hurry()
         self.start()
-        if self._worker is not None:
-            self._tell(self._worker.probe)
-        emptied.wait(max(0.0, timeout))
+        with _held(self._starting, _PARTING):  # a start that is under way elsewhere ends first
+            worker = self._worker
+        if worker is not None:
+            self._tell(worker.probe)
+        done = False
+        # New hits may come between the moment when nothing waited and ours, so one look is not enough.
+        while not done and (left := deadline - time.monotonic()) > 0 and self._running():
+            emptied.wait(min(left, _RESTART))
+            emptied.clear()
+            done = self._empty()
         with suppress(ValueError):
             self._waiters.remove(emptied)
-        return self._empty()
+        return done or self._empty()
 
     def close(self, timeout: float) -> bool:
         """Accept nothing more and :meth:`drain`; may be called again, from anywhere."""
@@ -150,7 +158,8 @@ class Delivery:
                 return True
             self._next_start = 0.0
             self.start()
-        thread = self._thread
+        with _held(self._starting, _PARTING):  # a start that is under way elsewhere ends first
+            thread = self._thread
         self._lost = 0
         self.signal_stop(deadline)
         if thread is not None and thread.is_alive():
@@ -164,11 +173,10 @@ class Delivery:
 
     def signal_stop(self, deadline: float) -> None:
         """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""
-        self._outbox.hurry()
         self._deadline = deadline
         worker = self._worker
         if worker is not None:
-            self._tell(lambda: worker.stop(deadline))
+            self._tell(lambda: self._stop(worker, deadline))
 
     def counts(self) -> Counts:
         """Return a consistent account of all hits."""
@@ -211,8 +219,13 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         if self._deadline is not None:
-            worker.stop(self._deadline)
+            self._stop(worker, self._deadline)
         await worker.run()
+
+    def _stop(self, worker: Worker, deadline: float) -> None:
+        # Here and not where the end is decided: that may be a garbage collection within the outbox itself.
+        self._outbox.hurry()
+        worker.stop(deadline)
 
     def _told_empty(self) -> None:
         for emptied in list(self._waiters):
@@ -227,6 +240,17 @@ class _PrivateLoop(asyncio.SelectorEventLoop):
             return await super().getaddrinfo(host, port, **options)
         except RuntimeError:
             return socket.getaddrinfo(host, port, **options)
+
+
+@contextmanager
+def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
+    """Hold the lock, or go on without it after so many seconds."""
+    held = lock.acquire(timeout=timeout)
+    try:
+        yield
+    finally:
+        if held:
+            lock.release()
 
 
 def _in_a_loop() -> bool:
