@@ -1,0 +1,169 @@
+"""The worker against a real server that misbehaves."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from convert_middleware.delivery import Counts, Policy, Worth
+from tests.servers import Behaviour, TrackingServer, after, answer, close, refused_port, reset
+
+from .conftest import QUICK, Deliver, until
+
+if TYPE_CHECKING:
+    from convert_middleware.hooks import Event
+    from tests.servers import Seen
+
+REPEATING: Final = Policy(on_ambiguous="retry", first_delay=0.01, max_delay=0.02)
+
+
+def test_a_503_is_tried_again_with_the_same_url_and_delivered_once(
+    tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.script(answer(503))
+    delivery = deliver(tracking_server.endpoint)
+    delivery.hand_over("n=1", Worth.GOAL)
+
+    assert delivery.flush(5)
+    assert tracking_server.targets == ["/track/?n=1"] * 2
+    assert delivery.counts() == Counts(accepted=1, delivered=1)
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 414])
+def test_what_is_rejected_is_tried_once_and_dead(
+    status: int, tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking_server.script(answer(status))
+    delivery = deliver(tracking_server.endpoint)
+    delivery.hand_over("t=35%7Csecret-order", Worth.REVENUE)
+
+    assert delivery.flush(5)
+    assert len(tracking_server.requests) == 1
+    assert delivery.counts() == Counts(accepted=1, dead=1)
+    assert f"status {status}" in caplog.text
+    assert "secret-order" not in caplog.text
+
+
+@pytest.mark.parametrize("ambiguous", [reset(), close(), answer(504)], ids=str)
+def test_what_may_have_been_counted_is_not_repeated_by_default(
+    ambiguous: Behaviour, tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.script(ambiguous)
+    delivery = deliver(tracking_server.endpoint)
+    delivery.hand_over("n=1", Worth.GOAL)
+
+    assert delivery.flush(5)
+    assert len(tracking_server.requests) == 1
+    assert delivery.counts() == Counts(accepted=1, dropped={"ambiguous": 1})
+
+
+@pytest.mark.parametrize("ambiguous", [reset(), close(), answer(504)], ids=str)
+def test_what_may_have_been_counted_is_repeated_exactly_once_on_request(
+    ambiguous: Behaviour, tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.script(ambiguous)
+    delivery = deliver(tracking_server.endpoint, REPEATING)
+    delivery.hand_over("n=1", Worth.GOAL)
+
+    assert delivery.flush(5)
+    assert len(tracking_server.requests) == 2
+    assert delivery.counts() == Counts(accepted=1, delivered=1)
+
+
+def test_hits_wait_while_nobody_listens_and_arrive_when_somebody_does(deliver: Deliver) -> None:
+    with refused_port() as port:
+        delivery = deliver(f"http://127.0.0.1:{port}/track/")
+        for number in range(50):
+            delivery.hand_over(f"n={number}", Worth.GOAL)
+        assert not delivery.flush(0.2)
+        assert delivery.counts().accepted == 50
+    with TrackingServer(port=port) as server:
+        assert delivery.flush(5)
+
+        assert sorted(server.targets) == sorted(f"/track/?n={number}" for number in range(50))
+    assert delivery.counts() == Counts(accepted=50, delivered=50)
+
+
+def test_a_server_that_is_down_gets_one_request_at_a_time(
+    tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    def choose(seen: Seen) -> Behaviour:
+        return after(0.02, answer(503 if len(tracking_server.requests) <= 40 else 200))
+
+    tracking_server.default = choose
+    delivery = deliver(tracking_server.endpoint)
+    for number in range(60):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    seen = tracking_server.until_requests(40)[:40]
+    delivery.flush(5)
+
+    # The first burst fills every lane and two go on; then each request starts after the last one's answer.
+    probes = [each.at for each in seen[20:]]
+    assert all(later - earlier >= 0.019 for earlier, later in pairwise(probes))
+    assert delivery.counts() == Counts(accepted=60, delivered=60)
+
+
+def test_401_twenty_times_pauses_with_one_loud_line_and_then_everything_is_delivered(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking_server.script(*[answer(401), answer(403)] * 10)
+    delivery = deliver(tracking_server.endpoint)
+    for number in range(30):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    until(lambda: delivery.counts().delivered == 30)
+    loud = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(loud) == 1
+    assert "check project_id and customer_id" in loud[0]
+    assert delivery.counts() == Counts(accepted=30, delivered=30)
+
+
+def test_one_hit_that_always_gets_500_does_not_hold_up_the_others(
+    tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.default = lambda seen: answer(500 if "poison" in seen.target else 200)
+    patient = Policy(first_delay=1000.0, max_delay=3600.0)
+    delivery = deliver(tracking_server.endpoint, patient, clock=lambda: 1_800_000_000.0)
+    delivery.hand_over("poison", Worth.GOAL)
+    # Flushing makes the retry due at once; otherwise the time stands still.
+    until(lambda: delivery.flush(0.02) or len(tracking_server.requests) >= 5)
+    until(lambda: delivery.counts().in_flight == 0)
+    for number in range(20):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    until(lambda: delivery.counts().delivered == 20, 2.0)
+    assert delivery.counts().waiting == 1
+
+
+def test_what_is_too_old_is_counted_expired_and_what_is_younger_arrives(deliver: Deliver) -> None:
+    now = [1_800_000_000.0]
+    with refused_port() as port:
+        delivery = deliver(f"http://127.0.0.1:{port}/track/", QUICK, clock=lambda: now[0])
+        for hour in range(6):
+            now[0] = 1_800_000_000.0 + 3600.0 * hour
+            for number in range(10):
+                delivery.hand_over(f"n={hour}.{number}", Worth.GOAL)
+    now[0] += 1800.0
+    with TrackingServer(port=port) as server:
+        assert delivery.flush(5)
+
+        assert sorted(server.targets) == [f"/track/?n=5.{number}" for number in range(10)]
+    assert delivery.counts() == Counts(accepted=60, delivered=10, dropped={"expired": 50})
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_hook_that_raises_in_the_worker_does_not_end_it(
+    error: type[BaseException], tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    def hook(event: Event) -> None:
+        raise error("of the hook's")
+
+    delivery = deliver(tracking_server.endpoint, hook=hook)
+    for number in range(30):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    assert delivery.flush(5)
+    assert delivery.counts() == Counts(accepted=30, delivered=30)
