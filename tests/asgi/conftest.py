@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,14 +26,17 @@ SECRET = "a secret of the shop, long enough"
 class Clock:
     """The time of day, moved by hand; it never stands quite still."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[], object]) -> None:
         self.now = 1_750_000_000.0
+        self._settle = settle
 
     def __call__(self) -> float:
         self.now += 1e-6
         return self.now
 
     def sleep(self, seconds: float) -> None:
+        """Let time pass; what was handed over before has left by then, or it would be hours late."""
+        self._settle()
         self.now += seconds
 
 
@@ -56,7 +59,7 @@ class Convert:
         self.server = server
         self.handed_over: list[str] = []
         self.events: list[Event] = []
-        self.clock = Clock()
+        self.clock = Clock(self.settle)
         self.trackers: list[Tracker] = []
         self._read = 0
 
@@ -88,6 +91,11 @@ class Convert:
         assert sorted(arrived) == sorted(self.handed_over)
         fresh, self._read = self.handed_over[self._read :], len(self.handed_over)
         return [decode(text) for text in fresh]
+
+    def settle(self) -> None:
+        """Let every tracker deliver what it has, as far as the server lets it."""
+        for tracker in self.trackers:
+            tracker.flush(1.0)
 
     def hold(self) -> threading.Event:
         """Have the server answer nothing until the event is set."""
