@@ -1,0 +1,245 @@
+"""Real processes: forks, signals and ends of every kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import TrackingServer, answer, stall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START = """
+import atexit, logging, multiprocessing, os, signal, sys, threading, time
+from convert_middleware import Settings, Tracker
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+tracker = Tracker(Settings(
+    project_id="1", customer_id="2", secret_key="a secret of at least 16 bytes", endpoint=ENDPOINT
+))
+
+def reach(*goals):
+    for goal in goals:
+        visitor, _ = tracker.load(())
+        with tracker.resume(tracker.write_token(visitor)) as recorder:
+            recorder.goal(goal)
+"""
+
+
+@contextmanager
+def running(
+    server: TrackingServer, script: str, *, host: str = "127.0.0.1"
+) -> Iterator[subprocess.Popen[str]]:
+    """A program of its own with a tracker; ended by force if it does not end by itself."""
+    endpoint = f"http://{host}:{server.port}/track/"
+    text = f"ENDPOINT = {endpoint!r}\n{START}\n{textwrap.dedent(script)}"
+    with subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", text],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the children it forked
+
+
+def run(server: TrackingServer, script: str, *, host: str = "127.0.0.1") -> str:
+    """Run a program to its end, which must be a good one, and return what it said."""
+    with running(server, script, host=host) as process:
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err, err
+    assert "Warning" not in err, err
+    return out + err
+
+
+def goals(server: TrackingServer) -> list[str]:
+    """The goals that arrived, in order of their ids."""
+    return sorted(target.partition("&g=")[2].partition("&")[0] for target in server.targets)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_program_that_just_ends_delivers_what_waits(host: str, tracking_server: TrackingServer) -> None:
+    said = run(tracking_server, "reach(*range(1, 101))", host=host)
+
+    assert len(goals(tracking_server)) == 100
+    assert "100 hits accepted, 100 delivered" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_first_hit_in_an_exit_handler_is_delivered(host: str, tracking_server: TrackingServer) -> None:
+    said = run(tracking_server, "atexit.register(reach, 1)", host=host)
+
+    assert goals(tracking_server) == ["1"]
+    assert "1 hits accepted, 1 delivered" in said
+
+
+def test_a_program_that_never_tracked_ends_silently(tracking_server: TrackingServer) -> None:
+    assert run(tracking_server, "") == ""
+    assert tracking_server.connections == 0
+
+
+def test_a_program_that_ends_in_a_backoff_tries_at_once_and_waits_no_longer_than_it_may(
+    tracking_server: TrackingServer,
+) -> None:
+    tracking_server.script(answer(503, {"Retry-After": "30"}))
+    run(tracking_server, "reach(1)\ntracker.flush(0.3)")
+
+    assert goals(tracking_server) == ["1", "1"]
+
+
+def test_what_cannot_be_delivered_by_the_end_is_counted_and_said(tracking_server: TrackingServer) -> None:
+    tracking_server.default = stall()
+    said = run(tracking_server, "reach(1, 2, 3)\ntracker.close(0.3)")
+
+    assert "WARNING Tracking stops: 3 hits accepted, 0 delivered, 3 dropped, 0 dead, 0 waiting." in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_nothing(number: signal.Signals, tracking_server: TrackingServer) -> None:
+    script = """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        reach(*range(1, 501))
+        print("ready", flush=True)
+        try:
+            threading.Event().wait(30)
+        except KeyboardInterrupt:
+            pass
+    """
+    with running(tracking_server, script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "500 hits accepted, 500 delivered" in said
+    assert len(set(goals(tracking_server))) == len(goals(tracking_server)) == 500
+
+
+FORK = """
+reach(1, 2, 3)
+{before}
+child = os.fork()
+if not child:
+    reach(10)
+    {end}
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+"""
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "tracker.flush(5); os._exit(0)"])
+def test_a_fork_with_hits_waiting_sends_each_once(end: str, tracking_server: TrackingServer) -> None:
+    run(tracking_server, FORK.format(before="", end=end))
+
+    assert goals(tracking_server) == ["1", "10", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "lock", ["tracker._delivery._outbox._lock", "tracker._delivery._starting", "tracker._lock"]
+)
+def test_a_fork_with_a_lock_held_by_another_thread_locks_nothing_up(
+    lock: str, tracking_server: TrackingServer
+) -> None:
+    before = f"""
+held, done = threading.Event(), threading.Event()
+def hold():
+    with {lock}:
+        held.set()
+        done.wait(10)
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(10)
+"""
+    run(tracking_server, FORK.format(before=before, end="tracker.close(); os._exit(0)") + "done.set()")
+
+    assert goals(tracking_server) == ["1", "10", "2", "3"]
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_child_that_ends_abruptly_takes_nothing_of_its_parents(
+    end: str, tracking_server: TrackingServer
+) -> None:
+    script = f"""
+        reach(1, 2, 3)
+        child = os.fork()
+        if not child:
+            {end}
+        os.waitpid(child, 0)
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1", "2", "3"]
+
+
+def test_a_tracker_collected_before_the_fork_is_no_trouble(tracking_server: TrackingServer) -> None:
+    script = """
+        reach(1)
+        tracker.close()
+        del tracker
+        child = os.fork()
+        if not child:
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_deliver_their_own(
+    method: str, tracking_server: TrackingServer, tmp_path: object
+) -> None:
+    program = f"{tmp_path}/program.py"
+    body = f"""
+def work(goal):
+    reach(goal)
+    tracker.flush(5)
+
+if __name__ == "__main__":
+    reach(1, 2)
+    context = multiprocessing.get_context({method!r})
+    workers = [context.Process(target=work, args=(goal,)) for goal in (10, 11, 12)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+"""
+    with open(program, "w", encoding="utf-8") as file:  # noqa: PTH123 - tmp_path comes as a text
+        file.write(f"ENDPOINT = {tracking_server.endpoint!r}\n{START}\n{body}")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert goals(tracking_server) == ["1", "10", "11", "12", "2"]
+
+
+def test_without_a_thread_hits_are_kept_with_one_clear_error_and_sent_when_one_can_start(
+    tracking_server: TrackingServer,
+) -> None:
+    script = """
+        start = threading.Thread.start
+        def refuse(self):
+            raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        reach(1, 2, 3)
+        assert tracker.stats().waiting == 3
+        threading.Thread.start = start
+        assert tracker.flush(5) or (time.sleep(1.1), tracker.flush(5))[1]
+        assert tracker.stats().delivered == 3
+    """
+    said = run(tracking_server, script)
+
+    assert said.count("No thread could be started; hits are kept") == 1
+    assert goals(tracking_server) == ["1", "2", "3"]
