@@ -144,9 +144,7 @@ def test_a_fork_with_hits_waiting_sends_each_once(end: str, tracking_server: Tra
     assert goals(tracking_server) == ["1", "10", "2", "3"]
 
 
-@pytest.mark.parametrize(
-    "lock", ["tracker._delivery._outbox._lock", "tracker._delivery._starting", "tracker._lock"]
-)
+@pytest.mark.parametrize("lock", ["tracker._delivery._outbox._lock", "tracker._delivery._starting"])
 def test_a_fork_with_a_lock_held_by_another_thread_locks_nothing_up(
     lock: str, tracking_server: TrackingServer
 ) -> None:
