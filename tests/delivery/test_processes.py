@@ -108,8 +108,8 @@ def test_a_signal_under_load_loses_nothing(number: signal.Signals, tracking_serv
     script = """
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         reach(*range(1, 501))
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             threading.Event().wait(30)
         except KeyboardInterrupt:
             pass
@@ -126,7 +126,9 @@ def test_a_signal_under_load_loses_nothing(number: signal.Signals, tracking_serv
 
 
 FORK = """
-reach(1, 2, 3)
+reach(1)
+tracker.flush(5)  # imports are done
+reach(2, 3)
 {before}
 child = os.fork()
 if not child:
