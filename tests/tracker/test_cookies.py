@@ -110,12 +110,13 @@ def test_a_crowded_cookie_lets_the_oldest_go_and_says_so(convert: Convert) -> No
 def test_what_a_crowded_cookie_let_go_is_not_counted_again_by_this_process(convert: Convert) -> None:
     tracker = convert.tracker()
     visit = Visit(tracker)
-    for number in range(150):
+    for number in range(250):
         visit.convert.experiment(10**9 + number, 1)
     again = Visit(tracker, visit.respond())
+    assert convert.told(StateEvicted)
     assert again.convert.experiment(10**9, 2) == 1
     again.respond()
-    assert sum(hit.new_exposures for hit in convert.hits()) == 150
+    assert sum(hit.new_exposures for hit in convert.hits()) == 250
 
 
 @pytest.mark.parametrize(("sliding", "left"), [(False, 3600 - 600), (True, 3600)])
