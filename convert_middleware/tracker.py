@@ -247,7 +247,7 @@ class Tracker:
 
     def write_token(self, visitor: Visitor) -> str:
         """Return signed text that :meth:`resume` accepts."""
-        return self._tokens.write(visitor)[0].decode().translate(_TO_URL)
+        return self._tokens.write(visitor, int(self._clock()))[0].decode().translate(_TO_URL)
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what the process remembers of a visitor."""

@@ -11,6 +11,7 @@ import importlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -139,8 +140,13 @@ class HttpxSender:
                 body = await _beginning(response.stream)
             finally:
                 await response.aclose()
-        finally:
-            self._idle.append(pool)
+        except BaseException:
+            # What broke off may have left its connection half made, and a lane has no other one.
+            self._all.remove(pool)
+            with suppress(Exception):
+                await pool.aclose()
+            raise
+        self._idle.append(pool)
         return outcome_of_answer(
             response.status, None if retry is None else retry.decode("latin-1"), body, time.time()
         )
