@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 import weakref
@@ -194,6 +195,10 @@ class Tracker:
     def start(self) -> None:
         """Start delivery ahead of the first hit."""
         self._delivery.start()
+
+    def after_fork(self) -> None:
+        """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
+        self._lock = threading.RLock()
 
     def drain(self) -> bool:
         """Deliver what is left and end the thread; a later hit starts it again."""
@@ -391,4 +396,11 @@ def _close_all() -> None:
         tracker.close()
 
 
+def _after_fork_in_child() -> None:
+    for tracker in list(_alive):
+        tracker.after_fork()
+
+
 atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

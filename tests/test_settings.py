@@ -288,3 +288,10 @@ def test_the_middleware_refuses_the_same_as_its_settings(monkeypatch: pytest.Mon
         ConvertMiddleware(app, **{**GIVEN, "secret_key": "x"})
     with pytest.raises(SettingsError, match=r"^project_id is missing"):
         ConvertMiddleware(app, secret_key=SECRET)
+
+
+def test_a_key_that_is_no_valid_text_is_named_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="secret_key") as caught:
+        Settings(project_id=1, customer_id=2, secret_key="a long enough secret\udcff")
+    assert "long enough" not in str(caught.value)
+    assert caught.value.__cause__ is None

@@ -135,7 +135,10 @@ def check_keys(secret_key: object, previous_keys: object) -> tuple[bytes, ...]:
         if not isinstance(key, (str, bytes)):
             kind = type(key).__name__
             raise SettingsError(name, f"must hold text or bytes, not {kind}; pass a long random secret")
-        raw = key.encode() if isinstance(key, str) else bytes(key)
+        try:
+            raw = key.encode() if isinstance(key, str) else bytes(key)
+        except UnicodeEncodeError:
+            raise SettingsError(name, "is no valid text: it contains a lone surrogate") from None
         if len(raw) < MIN_KEY_BYTES:
             raise SettingsError(
                 name, f"is too short: at least {MIN_KEY_BYTES} random bytes are needed, {len(raw)} were given"
