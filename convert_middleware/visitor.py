@@ -7,7 +7,7 @@ nothing. This module knows the counting rules (DESIGN, section 5) and nothing of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import compress
 from typing import Final, NamedTuple
@@ -218,8 +218,8 @@ class News(NamedTuple):
     """
 
     visitor: Visitor
-    experiments: Iterable[int] = ()
-    goals: Iterable[int] = ()
+    experiments: Sequence[int] = ()
+    goals: Sequence[int] = ()
     transactions: Sequence[Transaction] = ()
 
     def hits(self, customer_id: int, project_id: int) -> list[Hit]:

@@ -8,6 +8,7 @@ new.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
@@ -16,6 +17,8 @@ from convert_middleware.model import Exposure, Hit, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from convert_middleware.visitor import News, Visitor
 
 ENDPOINT: Final = "https://{project_id}.track.convertexperiments.com/track/"
 MAX_URL: Final = 4096  # bytes; DESIGN, section 5.7
@@ -44,6 +47,56 @@ def query(hit: Hit) -> str:
     if transaction is not None:
         text += _PAID % _write_transaction(transaction)
     return text
+
+
+def queries(news: News, customer_id: int, project_id: int) -> list[str]:
+    """Return the query strings of ``news.hits()``, written straight from the visitor's columns.
+
+    Args:
+        news: What a visitor did now.
+        customer_id: The customer.
+        project_id: The project.
+    """
+    visitor, presented, reached, paid = news
+    whose = _WHOSE % (customer_id, project_id)
+    goals = list(map(str, visitor.goals))
+    triplets = _triplets_of(visitor, goals)
+    if presented:
+        places = [i for i, key in enumerate(visitor.experiments) if key in presented]
+        first = [triplets[i] for i in places]
+        if not (reached or paid):
+            return [whose + _PRESENTED % (",".join(first), len(first))]
+        triplets = first + [triplet for i, triplet in enumerate(triplets) if i not in places]
+    elif not (reached or paid):
+        return []
+    text = whose
+    if triplets:
+        text += _PRESENTED % (",".join(triplets), len(presented))
+    if goals:
+        now = list(map(str, reached))
+        text += _REACHED % (",".join(now + [goal for goal in goals if goal not in now]), len(now))
+    if not paid:
+        return [text]
+    further = whose + _PRESENTED % (",".join(triplets), 0) if triplets else whose
+    return [
+        before + _PAID % _write_transaction(each)
+        for before, each in zip(chain([text], repeat(further)), paid, strict=False)
+    ]
+
+
+def _triplets_of(visitor: Visitor, goals: list[str]) -> list[str]:
+    """Return what was presented as it is written, given the visitor's goals as text."""
+    credited = visitor.credited
+    pairs = zip(visitor.experiments, visitor.variations, strict=True)
+    everything = (1 << len(visitor.experiments)) - 1
+    if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
+        tail = f"-{'.'.join(goals)}" if goals else ""
+        return [f"{key}-{variation}{tail}" for key, variation in pairs]
+    triplets = []
+    for i, (key, variation) in enumerate(pairs):
+        reached_after = ".".join(compress(goals, map((1 << i).__and__, credited)))
+        triplets.append(f"{key}-{variation}-{reached_after}" if reached_after else f"{key}-{variation}")
+    return triplets
 
 
 def decode(url: str) -> Hit:

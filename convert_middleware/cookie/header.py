@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from convert_middleware.errors import SettingsError
@@ -28,14 +29,13 @@ def find(header: bytes, name: bytes) -> list[bytes]:
     """
     if name not in header:
         return []
-    found = []
-    for piece in header[:_HEADER_READ].split(b";"):
-        key, equals, value = piece.partition(b"=")
-        if equals and key.strip(b" \t") == name:
-            found.append(value.strip(b" \t").strip(b'"'))
-            if len(found) == _COOKIES_READ:
-                break
-    return found
+    values = _pattern(name).findall(header[:_HEADER_READ])[:_COOKIES_READ]
+    return [value.strip(b" \t").strip(b'"') for value in values]
+
+
+@lru_cache(maxsize=64)
+def _pattern(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"(?:^|;)[ \t]*" + re.escape(name) + rb"[ \t]*=([^;]*)")
 
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}", re.ASCII)  # RFC 6265, section 4.1.1

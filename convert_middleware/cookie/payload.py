@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -58,6 +59,7 @@ class Evicted:
 
 
 _HEADER: Final = Struct(">BHHB16sQ")  # width of ids, numbers of the three kinds, visitor id, issued at
+_FEW: Final = 24  # ids; splitting them into columns of bytes would cost more time than it saves space
 _MAX_MOMENT: Final = 2**31 - 1
 _NATIVE: Final = {1: "B", 2: "H", 3: "I", 4: "I", 5: "Q", 6: "Q", 7: "Q", 8: "Q"}  # bytes -> struct code
 
@@ -92,19 +94,25 @@ def _layout(width: int, exposures: int, goals: int, transactions: int) -> _Layou
     return _Layout(width, exposures, goals, transactions)
 
 
-def _layout_for(visitor: Visitor) -> tuple[tuple[int, int, int, int], _Layout]:
+def _width(ids: tuple[int, ...]) -> int:
+    """Return how many bytes each id gets: as few as are needed, but native words where ids are few."""
+    largest = max(ids, default=0)
+    if largest < 1 << 32:
+        return 4
+    return 5 if largest < 1 << 40 and len(ids) > _FEW else 8
+
+
+def _layout_for(visitor: Visitor) -> _Layout:
     ids = visitor.experiments + visitor.variations + visitor.goals + visitor.transactions
-    largest = max(ids) if ids else 0
-    width = 4 if largest < 1 << 32 else 5 if largest < 1 << 40 else 8
-    shape = width, len(visitor.experiments), len(visitor.goals), len(visitor.transactions)
-    return shape, _layout(*shape)
+    return _layout(_width(ids), len(visitor.experiments), len(visitor.goals), len(visitor.transactions))
 
 
 def pack(visitor: Visitor, issued_at: int) -> bytes:
     """Return the state in base64 without padding; its life counts from ``issued_at``."""
-    shape, layout = _layout_for(visitor)
     visitor_id, _, experiments, variations, presented, goals, reached, credited, transactions, paid = visitor
     ids = experiments + variations + goals + transactions
+    shape = _width(ids), len(experiments), len(goals), len(transactions)
+    layout = _layout(*shape)
     if layout.split:
         ids = (*[number >> 32 for number in ids], *[number & 0xFFFFFFFF for number in ids])
     moments = list(map(sub, presented + reached + paid, repeat(issued_at)))
@@ -147,7 +155,7 @@ def unpack(text: bytes) -> tuple[Visitor, int]:
         ids = (0, 0, 0, 0, 0, 0, *values_of_ids)
     else:
         ids = values
-    moments = tuple([issued_at + offset for offset in values[layout.moments]])
+    moments = tuple(map(issued_at.__add__, values[layout.moments]))
     credited = values[layout.credited]
     if layout.credit_size:
         credited = tuple([int.from_bytes(credit) for credit in credited])
@@ -176,13 +184,14 @@ def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
         "experiments": 0,
         "goals": 0,
     }
-    state = visitor.without_oldest(**lost)
-    for kind in lost:
-        while getattr(state, kind) and not _fits(state):
-            lost[kind] += 1
-            state = visitor.without_oldest(**lost)
-    return state, Evicted(**lost)
+    for kind, least in lost.items():
+        numbers = range(least, len(getattr(visitor, kind)))
+        place = bisect_left(
+            numbers, True, key=lambda number: _fits(visitor.without_oldest(**{**lost, kind: number}))
+        )
+        lost[kind] = least + place
+    return visitor.without_oldest(**lost), Evicted(**lost)
 
 
 def _fits(visitor: Visitor) -> bool:
-    return _layout_for(visitor)[1].struct.size <= MAX_PAYLOAD * 6 // 8
+    return _layout_for(visitor).struct.size <= MAX_PAYLOAD * 6 // 8
