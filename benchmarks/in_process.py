@@ -70,7 +70,10 @@ def headers_of_answer(app: App, scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def cpu_times(
-    apps: Mapping[str, App], requests: Mapping[str, Callable[[], list[Scope]]], rounds: int
+    apps: Mapping[str, App],
+    requests: Mapping[str, Callable[[], list[Scope]]],
+    rounds: int,
+    settle: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, list[float]]:
     """Return microseconds of CPU time for a request of each application, one figure a round.
 
@@ -78,7 +81,9 @@ def cpu_times(
         apps: The applications, by name; each round times all of them, beginning with another one each time.
         requests: For each the requests of a round, made anew outside of what is timed.
         rounds: How many rounds.
+        settle: For an application that leaves work for later, what does this work; timed with its requests.
     """
+    settle = settle or {}
     times: dict[str, list[float]] = {name: [] for name in apps}
     names = list(apps)
     gc.collect()
@@ -92,6 +97,7 @@ def cpu_times(
                 gc.disable()
                 start = thread_time_ns()
                 _run(apps[name], scopes, _drop)
+                settle.get(name, _nothing)()
                 took = thread_time_ns() - start
                 gc.enable()
                 times[name].append(took / len(scopes) / 1000)
@@ -113,6 +119,10 @@ def _run(app: App, scopes: Sequence[Scope], send: Send) -> None:
         except StopIteration:
             continue
         raise RuntimeError("the application waits for something, so it cannot be measured like this")
+
+
+def _nothing() -> None:
+    """Leave nothing for later."""
 
 
 async def _receive() -> Message:

@@ -97,6 +97,7 @@ class Page:
         "_visitor",
         "ended",
         "forgotten",
+        "loaded",
         "shown",
         "touched",
     )
@@ -105,6 +106,7 @@ class Page:
         self._host = host
         self._load = load
         self._visitor: Visitor | None = None
+        self.loaded: Visitor | None = None  # the state that the request began with
         self._kept: Visitor | None = None  # the state as the browser has it, or will have
         self._stale = False
         self._exposures: list[int] = []
@@ -130,14 +132,14 @@ class Page:
             return visitor
         with self._lock:
             if self._visitor is None:
-                self._kept, self._stale = self._load()
-                self._visitor = self._kept
+                self.loaded, self._stale = self._load()
+                self._visitor = self._kept = self.loaded
             return self._visitor
 
     @property
-    def unsaved(self) -> bool:
-        """Whether the state holds something that no cookie has."""
-        return self._visitor is not self._kept
+    def changed(self) -> bool:
+        """Whether this request's records changed the state."""
+        return self._visitor is not self.loaded
 
     def present(self, experiment_id: int, variation_id: int) -> int:
         """Record an exposure; return the variation this visitor has."""
@@ -207,7 +209,7 @@ class Page:
 
     def to_save(self) -> Visitor | None:
         """Return the state a response's cookie should carry; None: leave the browser's as it is."""
-        if self.touched and not self.forgotten and (self.unsaved or self._stale):
+        if self.touched and not self.forgotten and (self._visitor is not self._kept or self._stale):
             return self.visitor
         return None
 

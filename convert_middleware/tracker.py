@@ -1,7 +1,7 @@
 """The tracker: the one place that joins the parts. One per process serves every door.
 
-It decides nothing that a part could decide: it reads cookies through the codec, asks the ledger who was
-first, has the wire write the hits, and hands them to delivery.
+It decides nothing that a part could decide: it reads cookies through the codec, keeps what no cookie could
+carry in its memory, and leaves news to the writer and hits to delivery.
 """
 
 from __future__ import annotations
@@ -24,37 +24,23 @@ from convert_middleware.delivery import (
     HttpxSender,
     Ledger,
     Policy,
-    Recent,
     Sender,
-    Worth,
     open_outbox,
 )
 from convert_middleware.errors import SettingsError, TokenError
-from convert_middleware.hooks import (
-    Announcer,
-    CookieRejected,
-    ExposureRecorded,
-    GoalReached,
-    HistoryLeftOut,
-    HitFlushed,
-    StateEvicted,
-    TransactionRecorded,
-    visitor_hash,
-)
+from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, visitor_hash
+from convert_middleware.memory import Memory
 from convert_middleware.recorder import Page, Recorder
 from convert_middleware.settings import Settings
 from convert_middleware.visitor import News, Visitor
-from convert_middleware.wire import MAX_URL, fit, query
+from convert_middleware.wire import MAX_URL
+from convert_middleware.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from convert_middleware.model import Hit
-
 _TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
 _FROM_URL: Final = str.maketrans("-_", "+/")
-_REMEMBERED: Final = 5_000  # visitors at least whose latest state the process keeps
-_REMEMBERED_FOR: Final = 1800.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +94,26 @@ class Tracker:
         self.cookie_attributes = settings.cookie.attributes(False), settings.cookie.attributes(True)
         self._tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="token")
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
-        self._limit = MAX_URL - 1 - len(f"{endpoint}?")
-        self._ledger = Ledger()
-        self._recent: Recent[str, tuple[float, Visitor]] = Recent(_REMEMBERED)
-        # Of a cookie that this process wrote: its state, and when it expires.
-        self._written: Recent[bytes, tuple[Visitor, int]] = Recent(_REMEMBERED)
+        self._memory = Memory()
         self._lock = threading.RLock()
         self._refused = 0
         self._rejected: Counter[str] = Counter()
+        outbox = open_outbox(settings.outbox)
+        self._writer = Writer(
+            self.customer_id,
+            self.project_id,
+            MAX_URL - 1 - len(f"{endpoint}?"),
+            Ledger(),
+            outbox.offer,
+            self.announcer,
+        )
         self._delivery = Delivery(
-            open_outbox(settings.outbox),
+            outbox,
             _sender_maker(settings.sender, endpoint),
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,
+            self._writer.write_waiting,
         )
         # A tracker that nobody closes leaves no thread behind; at exit _close_all() waits for delivery.
         weakref.finalize(self, _let_go, self._delivery, settings.drain_timeout).atexit = False
@@ -182,12 +174,13 @@ class Tracker:
             TokenError: It is no valid token.
         """
         try:
-            visitor, _ = self._tokens.read(token.translate(_FROM_URL).encode(), self._clock())
+            now = self._clock()
+            visitor, _ = self._tokens.read(token.translate(_FROM_URL).encode(), now)
         except RejectedError as error:
             raise TokenError(error.reason) from None
         except (AttributeError, TypeError, UnicodeEncodeError):
             raise TokenError(f"{type(token).__name__} is no text") from None
-        visitor = self._with_remembered(visitor)
+        visitor = self._memory.complete(visitor, now)
         return Recorder(Page(self, lambda: (visitor, False), shown=True))
 
     # --- for the doors --------------------------------------------------------------------------------
@@ -199,6 +192,8 @@ class Tracker:
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
+        self._memory.after_fork()
+        self._writer.after_fork()
 
     def drain(self) -> bool:
         """Deliver what is left and end the thread; a later hit starts it again."""
@@ -223,8 +218,8 @@ class Tracker:
             visitor = found if visitor is None else visitor.merge(found)
         if visitor is None:
             return Visitor(token_hex(16), int(now)), False
-        complete = self._with_remembered(visitor)
-        return complete, stale or complete is not visitor
+        complete = self._memory.complete(visitor, now)
+        return complete, stale or complete != visitor
 
     def write_cookie(self, visitor: Visitor) -> tuple[bytes, int]:
         """Return the value of the visitor's cookie and its remaining life in seconds."""
@@ -240,8 +235,7 @@ class Tracker:
                     goals=evicted.goals,
                 )
             )
-        else:
-            self._written.put(text, (visitor, issued_at + options.max_age))
+        self._memory.wrote(text, visitor, issued_at + options.max_age)
         return text, max(1, issued_at + options.max_age - now)
 
     # --- for the pages --------------------------------------------------------------------------------
@@ -256,7 +250,7 @@ class Tracker:
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what the process remembers of a visitor."""
-        self._recent.forget(visitor.visitor_id)
+        self._memory.forget(visitor)
 
     def send_news(self, page: Page) -> None:
         """Hand over what is news on the page; never raises."""
@@ -264,11 +258,12 @@ class Tracker:
             news = page.take()
             if page.forgotten:
                 return
+            now = self._clock()
             if news is not None:
-                self._remember(news.visitor)
-                self._deliver(news)
-            elif page.shown and page.unsaved:
-                self._remember(page.visitor)
+                visitor = self._memory.remember(news.visitor, page.loaded, now)
+                self._accept(news if visitor is news.visitor else news._replace(visitor=visitor), now)
+            elif page.shown and page.changed:
+                self._memory.remember(page.visitor, page.loaded, now)
         except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
             self.announcer.log(
                 logging.ERROR,
@@ -277,90 +272,19 @@ class Tracker:
                 type(error).__name__,
             )
 
-    def _deliver(self, news: News) -> None:
-        visitor, now, claim = news.visitor, self._clock(), self._ledger.claim
-        visitor_id = visitor.visitor_id
-        _, experiments, goals, transactions = news
-        if experiments:
-            experiments = [key for key in experiments if claim((visitor_id, "exposure", key), now)]
-        if goals:
-            goals = [key for key in goals if claim((visitor_id, "goal", key), now)]
-        if transactions:
-            transactions = [
-                each for each in transactions if claim((visitor_id, "transaction", each.transaction_id), now)
-            ]
-        news = News(visitor, experiments, goals, transactions)
-        if self.announcer.active:
-            self._announce(news)
-        for hit in news.hits(self.customer_id, self.project_id):
-            text = query(hit)
-            if len(text) <= self._limit:
-                self._hand_over(visitor, hit, text)
-                continue
-            parts, left_out = fit(hit, self._limit)
-            for part in parts:
-                self._hand_over(visitor, part, query(part))
-            if left_out:
-                self.announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
-
-    def _hand_over(self, visitor: Visitor, hit: Hit, text: str) -> None:
-        worth = Worth.REVENUE if hit.transaction else Worth.GOAL if hit.new_goals else Worth.EXPOSURE
-        if not self._delivery.hand_over(text, worth):
+    def _accept(self, news: News, now: float) -> None:
+        if self._delivery.closed:
             with self._lock:
-                self._refused += 1
+                self._refused += max(1, len(news.transactions))
             self.announcer.log(logging.WARNING, "closed", "A hit was refused: the tracker is closed.")
-        elif self.announcer.active:
-            self.announcer.announce(
-                HitFlushed(
-                    visitor=visitor_hash(visitor.visitor_id),
-                    new_exposures=hit.new_exposures,
-                    new_goals=hit.new_goals,
-                    transaction=hit.transaction is not None,
-                )
-            )
-
-    def _announce(self, news: News) -> None:
-        visitor = visitor_hash(news.visitor.visitor_id)
-        for key in news.experiments:
-            variation_id = news.visitor.variation(key) or 0
-            self.announcer.announce(
-                ExposureRecorded(visitor=visitor, experiment_id=key, variation_id=variation_id)
-            )
-        for goal_id in news.goals:
-            self.announcer.announce(GoalReached(visitor=visitor, goal_id=goal_id))
-        for each in news.transactions:
-            self.announcer.announce(
-                TransactionRecorded(
-                    visitor=visitor,
-                    goal_ids=each.goals,
-                    transaction_id=each.transaction_id,
-                    value=each.value,
-                    products=each.products,
-                )
-            )
-
-    def _remember(self, visitor: Visitor) -> None:
-        """Keep the state: a late record reaches no cookie, and a parallel response may overwrite ours."""
-        now = self._clock()
-        with self._lock:
-            known = self._recent.get(visitor.visitor_id)
-            if known is not None and known[0] >= now - _REMEMBERED_FOR:
-                visitor = known[1].merge(visitor)
-            self._recent.put(visitor.visitor_id, (now, visitor))
+            return
+        self._writer.take(news, now)
+        self._delivery.wake()
 
     def _read_cookie(self, text: bytes, now: float) -> tuple[Visitor, bool]:
-        """Return the state in a cookie; one that this process wrote needs no second look at its signature."""
-        written = self._written.get(text)
-        if written is not None and now <= written[1]:
-            return written[0], False
-        return self._cookies.read(text, now)
-
-    def _with_remembered(self, visitor: Visitor) -> Visitor:
-        known = self._recent.get(visitor.visitor_id)
-        if known is None or known[0] < self._clock() - _REMEMBERED_FOR:
-            return visitor
-        merged = visitor.merge(known[1])
-        return visitor if merged == visitor else merged
+        """Return the state in a cookie, and whether an old key had signed it."""
+        visitor = self._memory.read(text, now)
+        return self._cookies.read(text, now) if visitor is None else (visitor, False)
 
     def _say_goodbye(self) -> None:
         counts = self._delivery.counts()

@@ -29,6 +29,10 @@ _RESTART: Final = 1.0  # seconds between two tries to start the thread
 _PARTING: Final = 0.5  # seconds the thread gets to close its connections after the deadline
 
 
+def _nothing_left() -> None:
+    """Stand in where every hit goes straight to the outbox."""
+
+
 class Delivery:
     """Delivers what is handed over, in a thread of its own that starts with the first hit.
 
@@ -38,6 +42,7 @@ class Delivery:
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
+        gather: Puts into the outbox what was left to the thread; called before anybody looks there.
     """
 
     def __init__(
@@ -47,8 +52,10 @@ class Delivery:
         policy: Policy,
         announcer: Announcer,
         clock: Callable[[], float] = time.time,
+        gather: Callable[[], None] = _nothing_left,
     ) -> None:
         self._outbox = outbox
+        self._gather = gather
         self._make_sender = make_sender
         self._policy = policy
         self._announcer = announcer
@@ -84,13 +91,17 @@ class Delivery:
         if self.closed:
             return False
         self._outbox.offer(Entry(text, worth, self._clock()))
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Have the thread look for hits soon, and start it if need be. Never blocks."""
         worker = self._worker
         if worker is None:
             self.start()
         elif worker.sleeping:
             worker.sleeping = False
             self._tell(worker.wake)
-        return True
 
     def start(self) -> None:
         """Start the thread unless it runs. If none can be started the hits are kept."""
@@ -168,6 +179,7 @@ class Delivery:
             thread.join(deadline - time.monotonic() + _PARTING)
         elif not _in_a_loop():
             self._run()  # no thread can be started any more, as at interpreter shutdown: do it here
+        self._gather()
         self._lost += self._outbox.abandon("shutdown", waiting=True)
         return self._lost == 0
 
@@ -180,13 +192,14 @@ class Delivery:
 
     def counts(self) -> Counts:
         """Return a consistent account of all hits."""
+        self._gather()
         return self._outbox.counts()
 
     def _running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def _empty(self) -> bool:
-        counts = self._outbox.counts()
+        counts = self.counts()
         return not (counts.waiting or counts.in_flight)
 
     def _tell(self, what: Callable[[], None]) -> None:
@@ -209,6 +222,7 @@ class Delivery:
             ending = self._deadline is not None
             if ending:
                 self._next_start = 0.0  # it ended as asked, so the next hit may start it at once
+            self._gather()
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
             self._told_empty()
             loop.close()
@@ -216,6 +230,7 @@ class Delivery:
     async def _work(self) -> None:
         worker = Worker(self._outbox, self._make_sender(), self._policy, self._announcer, self._clock)
         worker.on_empty = self._told_empty
+        worker.gather = self._gather
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         if self._deadline is not None:

@@ -57,6 +57,7 @@ class Worker:
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
         self.on_empty: Callable[[], None] = _nothing
+        self.gather: Callable[[], None] = _nothing  # called before looking at the outbox
 
     def wake(self) -> None:
         """Look at the outbox now; to be called in the worker's loop."""
@@ -77,6 +78,7 @@ class Worker:
         await self._sender.open()
         try:
             while True:
+                self.gather()
                 await self._fill()
                 if self._idle():
                     self.on_empty()
@@ -202,6 +204,7 @@ class Worker:
         self.sleeping = self._room()  # from here on whoever brings a hit wakes us, if that is of use
         limits = []
         if self._room():
+            self.gather()
             due = await self._outbox.next_due()
             if due is not None:
                 limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
@@ -220,4 +223,4 @@ def _dice() -> float:
 
 
 def _nothing() -> None:
-    """Stand in for somebody who waits for an empty outbox."""
+    """Stand in for who waits for an empty outbox, and for who fills it."""

@@ -1,0 +1,67 @@
+"""What one process remembers of its visitors, for records that reached no cookie and cookies that crossed.
+
+Bounded and expiring. It holds states only and merges them; cookies and requests are others' affair, and time
+is handed in.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from convert_middleware.delivery import Recent
+
+if TYPE_CHECKING:
+    from convert_middleware.visitor import Visitor
+
+REMEMBERED: Final = 5_000  # visitors at least
+REMEMBERED_FOR: Final = 1800.0  # seconds
+
+
+class Memory:
+    """The latest states of visitors, and the cookies this process wrote."""
+
+    def __init__(self) -> None:
+        self._states: Recent[str, tuple[float, Visitor]] = Recent(REMEMBERED)
+        # Of a cookie that this process wrote: its state, and when it expires.
+        self._written: Recent[bytes, tuple[Visitor, int]] = Recent(REMEMBERED)
+        self._lock = threading.Lock()
+
+    def after_fork(self) -> None:
+        """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
+        self._lock = threading.Lock()
+
+    def wrote(self, text: bytes, visitor: Visitor, expires: int) -> None:
+        """Take note that a cookie was written; reading it again needs no second look at its signature."""
+        self._written.put(text, (visitor, expires))
+
+    def read(self, text: bytes, now: float) -> Visitor | None:
+        """Return the state of a cookie that this process wrote, None if it does not know it."""
+        written = self._written.get(text)
+        return written[0] if written is not None and now <= written[1] else None
+
+    def complete(self, visitor: Visitor, now: float) -> Visitor:
+        """Return the state with what is remembered of the visitor."""
+        known = self._states.get(visitor.visitor_id)
+        if known is None or known[0] < now - REMEMBERED_FOR:
+            return visitor
+        return known[1] if known[1] == visitor else visitor.merge(known[1])
+
+    def remember(self, visitor: Visitor, loaded: Visitor | None, now: float) -> Visitor:
+        """Keep a state, and return it with what parallel requests added meanwhile.
+
+        Args:
+            visitor: The state after a request's records.
+            loaded: The state the request began with, as :meth:`complete` returned it, if any was.
+            now: Seconds since the epoch.
+        """
+        with self._lock:
+            known = self._states.get(visitor.visitor_id)
+            if known is not None and known[1] is not loaded and known[0] >= now - REMEMBERED_FOR:
+                visitor = known[1].merge(visitor)
+            self._states.put(visitor.visitor_id, (now, visitor))
+        return visitor
+
+    def forget(self, visitor: Visitor) -> None:
+        """Drop what is remembered of a visitor."""
+        self._states.forget(visitor.visitor_id)
