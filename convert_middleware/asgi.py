@@ -149,7 +149,17 @@ class _Exchange:
         """Pass a message on to the server."""
         kind = message["type"]
         if kind in _STARTS and not self._started:
-            await self._start(kind, message)
+            status = message.get("status", 0)
+            if status in _INFORMATIONAL:  # the response is still to come
+                await self._send(message)
+                return
+            self._started = True
+            message, saved = self._start(kind, status, message)
+            await self._send(message)
+            page = self._page
+            page.shown = self._presents
+            if saved is not None:
+                page.saved(saved)
             return
         await self._send(message)
         if kind in _ENDS:
@@ -168,16 +178,13 @@ class _Exchange:
         except ValueError:  # the application was closed from another context, where there is nothing to undo
             return
 
-    async def _start(self, kind: str, message: Message) -> None:
-        status = message.get("status", 0)
-        if status in _INFORMATIONAL:  # the response is still to come
-            await self._send(message)
-            return
-        self._started = True
+    def _start(self, kind: str, status: int, message: Message) -> tuple[Message, Visitor | None]:
+        """Return the message that starts the response with our headers, and the state in its cookie."""
         page = self._page
         saved: Visitor | None = None
         if status == 304:
             self._presents = False
+        self._trailers = bool(message.get("trailers", False))
         if page.used:
             headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
             message = {**message, "headers": headers}
@@ -191,19 +198,15 @@ class _Exchange:
                 self._tracker.announcer.log(
                     logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
                 )
-        self._trailers = bool(message.get("trailers", False))
-        await self._send(message)
-        page.shown = self._presents
-        if saved is not None:
-            page.saved(saved)
+        return message, saved
 
     def _complete(self) -> None:
         page = self._page
-        if not page.used:
-            return
-        if not page.shown:
-            page.withhold()
-        self._tracker.send_news(page)
+        if page.dirty:
+            page.dirty = False
+            if not page.shown:
+                page.withhold()
+            self._tracker.send_news(page)
 
     def _with_our_headers(self, kind: str, status: int, given: Headers, saved: Visitor | None) -> Headers:
         headers = given.copy()
@@ -250,7 +253,7 @@ def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: bytes)
     """Return the visitor that a request's headers tell of, and whether the cookie should be written anew."""
     cookies: list[bytes] = []
     for key, value in headers:
-        if key == b"cookie" or key.lower() == b"cookie":
+        if len(key) == 6 and key.lower() == b"cookie":
             cookies += find(value, name)
     return tracker.load(cookies)
 

@@ -95,6 +95,7 @@ class Page:
         "_stale",
         "_transactions",
         "_visitor",
+        "dirty",
         "ended",
         "forgotten",
         "loaded",
@@ -116,6 +117,7 @@ class Page:
         self._lock = threading.RLock()
         self.shown = shown  # the response has left, so that exposures count
         self.touched = False  # something was recorded
+        self.dirty = False  # something was recorded since the door last looked
         self.ended = False
         self.forgotten = False
 
@@ -145,7 +147,7 @@ class Page:
         """Record an exposure; return the variation this visitor has."""
         with self._lock:
             visitor = self.visitor
-            self.touched = True
+            self.touched = self.dirty = True
             kept = visitor.variation(experiment_id)
             if kept is None and not self.forgotten:
                 self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
@@ -169,7 +171,7 @@ class Page:
         """Record a goal; return whether it was reached for the first time."""
         with self._lock:
             visitor = self.visitor
-            self.touched = True
+            self.touched = self.dirty = True
             if self.forgotten:
                 return False
             self._visitor = visitor.reach(goal_id, self._host.now(), experiments)
@@ -184,7 +186,7 @@ class Page:
         """Record a transaction; return False if it was recorded before."""
         with self._lock:
             visitor = self.visitor
-            self.touched = True
+            self.touched = self.dirty = True
             if self.forgotten or visitor.has_paid(transaction.transaction_id):
                 return False
             self._visitor = visitor.pay(transaction.transaction_id, self._host.now())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from convert_middleware.delivery import Ledger
+    from convert_middleware.model import Hit
 
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
 
@@ -109,48 +110,41 @@ class Writer:
             )
 
     def _write(self, news: News, now: float) -> None:
-        visitor, claim = news.visitor, self._ledger.claim
-        visitor_id = visitor.visitor_id
-        news = News(
-            visitor,
-            [key for key in news.experiments if claim((visitor_id, "exposure", key), now)],
-            [key for key in news.goals if claim((visitor_id, "goal", key), now)],
-            [
-                each
-                for each in news.transactions
-                if claim((visitor_id, "transaction", each.transaction_id), now)
-            ],
-        )
+        visitor, experiments, goals, transactions = news
+        visitor_id, claim = visitor.visitor_id, self._ledger.claim
+        if experiments:
+            experiments = [key for key in experiments if claim((visitor_id, "exposure", key), now)]
+        if goals:
+            goals = [key for key in goals if claim((visitor_id, "goal", key), now)]
+        if transactions:
+            transactions = [
+                each for each in transactions if claim((visitor_id, "transaction", each.transaction_id), now)
+            ]
+        if not (experiments or goals or transactions):
+            return
+        news = News(visitor, experiments, goals, transactions)
         active = self._announcer.active
         if active:
             self._announce(news)
-        texts = queries(news, self._customer_id, self._project_id)
-        if texts and max(map(len, texts)) > self._limit:
-            self._write_in_parts(news, now)
-            return
-        worth = _worth(len(news.goals), bool(news.transactions))
-        for number, text in enumerate(texts):
+        worth = _worth(len(goals), bool(transactions))
+        for number, text in enumerate(queries(news, self._customer_id, self._project_id)):
+            if len(text) > self._limit:
+                self._write_in_parts(news.hits(self._customer_id, self._project_id)[number], visitor_id, now)
+                continue
             self._offer(Entry(text, worth, now))
             if active:
-                first = number == 0
-                self._flushed(
-                    visitor_id,
-                    len(news.experiments) if first else 0,
-                    len(news.goals) if first else 0,
-                    transaction=bool(news.transactions),
-                )
+                new = (len(experiments), len(goals)) if number == 0 else (0, 0)
+                self._flushed(visitor_id, *new, transaction=bool(transactions))
 
-    def _write_in_parts(self, news: News, now: float) -> None:
-        """Write news that makes a request too long; see :func:`~convert_middleware.wire.fit`."""
-        visitor_id = news.visitor.visitor_id
-        for hit in news.hits(self._customer_id, self._project_id):
-            parts, left_out = fit(hit, self._limit)
-            for part in parts:
-                paid = part.transaction is not None
-                self._offer(Entry(query(part), _worth(part.new_goals, paid), now))
-                self._flushed(visitor_id, part.new_exposures, part.new_goals, transaction=paid)
-            if left_out:
-                self._announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
+    def _write_in_parts(self, hit: Hit, visitor_id: str, now: float) -> None:
+        """Write a hit that is too long for one request; see :func:`~convert_middleware.wire.fit`."""
+        parts, left_out = fit(hit, self._limit)
+        for part in parts:
+            paid = part.transaction is not None
+            self._offer(Entry(query(part), _worth(part.new_goals, paid), now))
+            self._flushed(visitor_id, part.new_exposures, part.new_goals, transaction=paid)
+        if left_out:
+            self._announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
 
     def _flushed(self, visitor_id: str, exposures: int, goals: int, *, transaction: bool) -> None:
         if self._announcer.active:

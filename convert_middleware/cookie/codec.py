@@ -7,7 +7,6 @@ instead is rejected with a reason and never fails a page. Time is handed in; key
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from binascii import b2a_base64
 from functools import lru_cache
@@ -38,19 +37,31 @@ CLOCK_SKEW: Final = 300  # seconds that two servers' clocks may differ
 MIN_KEY_BYTES: Final = 16
 
 
+_BLOCK: Final = 64  # bytes that SHA-256 takes at a time
+_INNER: Final = bytes([byte ^ 0x36 for byte in range(256)])
+_OUTER: Final = bytes([byte ^ 0x5C for byte in range(256)])
+
+
 class _HMACSHA256(SigningAlgorithm):
-    """itsdangerous' HMAC as base64: its text is compared, so that a signature has one spelling only."""
+    """HMAC as base64: its text is compared, so that a signature has one spelling only.
+
+    The key's part of the work (RFC 2104, section 4) is done once a key; the standard library does it
+    for every value or spends as much on copying.
+    """
 
     def get_signature(self, key: bytes, value: bytes) -> bytes:
-        mac = _begun(key).copy()
-        mac.update(value)
-        return b2a_base64(mac.digest(), newline=False)[:-1]
+        inner, outer = _begun(key)
+        inner, outer = inner.copy(), outer.copy()
+        inner.update(value)
+        outer.update(inner.digest())
+        return b2a_base64(outer.digest(), newline=False)[:-1]
 
 
 @lru_cache(maxsize=64)
-def _begun(key: bytes) -> hmac.HMAC:
-    """Return the HMAC of nothing; going on from a copy saves half of the work for a short value."""
-    return hmac.new(key, digestmod=hashlib.sha256)
+def _begun(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Return the two hashes of an HMAC as they stand before the first byte of a value."""
+    padded = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\0")
+    return hashlib.sha256(padded.translate(_INNER)), hashlib.sha256(padded.translate(_OUTER))
 
 
 _ALGORITHM: Final = _HMACSHA256()

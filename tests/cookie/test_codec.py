@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+from base64 import b64encode
 from binascii import b2a_base64
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from itsdangerous import Signer, URLSafeTimedSerializer
 
 from convert_middleware.cookie import BUDGET, CLOCK_SKEW, CookieCodec, RejectedError, Rejection
+from convert_middleware.cookie.codec import _ALGORITHM
 from convert_middleware.visitor import Visitor
 from tests.histories import NOW, VISITOR_ID, visitors
 
@@ -230,3 +233,10 @@ def test_every_previous_key_is_accepted_and_none_that_was_not_given() -> None:
 
 def test_text_and_bytes_of_one_key_are_the_same_key() -> None:
     assert CookieCodec([KEY.encode()], YEAR).read(codec.write(STATE)[0], NOW) == (STATE, False)
+
+
+@given(st.binary(min_size=16, max_size=200), st.binary(max_size=300))
+def test_a_signature_is_the_hmac_of_the_standard_library(key: bytes, value: bytes) -> None:
+    expected = b64encode(hmac.digest(key, value, "sha256")).rstrip(b"=")
+
+    assert _ALGORITHM.get_signature(key, value) == expected
