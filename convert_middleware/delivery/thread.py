@@ -127,7 +127,7 @@ class Delivery:
         """Wait until nothing waits or is in flight; return whether that was reached.
 
         Args:
-            timeout: Seconds to wait at most. Waits between attempts are cut short once.
+            timeout: Seconds to wait at most. Waits between attempts are cut to a second meanwhile.
         """
         if self._empty():
             return True
@@ -136,15 +136,15 @@ class Delivery:
         emptied = threading.Event()
         self._waiters.append(emptied)
         deadline = time.monotonic() + timeout
-        self._outbox.hurry()
         self.start()
         with _held(self._starting, _PARTING):  # a start that is under way elsewhere ends first
             worker = self._worker
-        if worker is not None:
-            self._tell(worker.probe)
         done = False
         # New hits may come between the moment when nothing waited and ours, so one look is not enough.
         while not done and (left := deadline - time.monotonic()) > 0 and self._running():
+            self._outbox.hurry()
+            if worker is not None:
+                self._tell(worker.probe)
             emptied.wait(min(left, _RESTART))
             emptied.clear()
             done = self._empty()
