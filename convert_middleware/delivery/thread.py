@@ -137,13 +137,12 @@ class Delivery:
         self._waiters.append(emptied)
         deadline = time.monotonic() + timeout
         self.start()
-        with _held(self._starting, _PARTING):  # a start that is under way elsewhere ends first
-            worker = self._worker
-        done = False
+        with _held(self._starting, _PARTING):
+            done = False  # a start that is under way elsewhere has ended
         # New hits may come between the moment when nothing waited and ours, so one look is not enough.
         while not done and (left := deadline - time.monotonic()) > 0 and self._running():
             self._outbox.hurry()
-            if worker is not None:
+            if (worker := self._worker) is not None:
                 self._tell(worker.probe)
             emptied.wait(min(left, _RESTART))
             emptied.clear()

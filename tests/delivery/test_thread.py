@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convert_middleware import Settings, Tracker
-from convert_middleware.delivery import Counts, Delivery, Worth
-from tests.servers import TrackingServer, answer, stall
+from convert_middleware.delivery import Counts, Delivery, Policy, Worth
+from tests.servers import TrackingServer, after, answer, stall
 
 from .conftest import Deliver, until
 
@@ -44,6 +44,20 @@ def test_a_flush_of_half_a_second_against_a_stalled_server_returns_in_time(deliv
         assert not delivery.close(0.3)
         assert time.monotonic() - began < 1.0
     assert delivery.counts() == Counts(accepted=100, dropped={"shutdown": 100})
+
+
+@pytest.mark.parametrize("failures", [1, 4], ids=["once", "until the server counts as down"])
+def test_a_flush_cuts_the_wait_of_what_fails_while_it_waits(
+    failures: int, tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.script(*[after(0.1, answer(503))] * failures)
+    delivery = deliver(tracking_server.endpoint, Policy(first_delay=1e6, max_delay=1e6))
+    for number in range(failures):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    tracking_server.until_requests(failures)
+
+    assert delivery.flush(5)
+    assert delivery.counts() == Counts(accepted=failures, delivered=failures)
 
 
 def test_a_flush_waits_although_new_hits_keep_coming(
