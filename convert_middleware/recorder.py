@@ -74,6 +74,9 @@ class Host(Protocol):
     def forget(self, visitor: Visitor) -> None:
         """Drop what is remembered of the visitor."""
 
+    def owes(self, visitor: Visitor) -> bool:
+        """Tell whether something must be told again although this request records nothing."""
+
 
 class Page:
     """The state of one visitor during one request.
@@ -117,7 +120,7 @@ class Page:
         self._lock = threading.RLock()
         self.shown = shown  # the response has left, so that exposures count
         self.touched = False  # something was recorded
-        self.dirty = False  # something was recorded since the door last looked
+        self.dirty = False  # there is something to tell since the door last looked
         self.ended = False
         self.forgotten = False
 
@@ -136,6 +139,7 @@ class Page:
             if self._visitor is None:
                 self.loaded, self._stale = self._load()
                 self._visitor = self._kept = self.loaded
+                self.dirty = self._host.owes(self.loaded)
             return self._visitor
 
     @property

@@ -99,12 +99,13 @@ class Tracker:
         self._refused = 0
         self._rejected: Counter[str] = Counter()
         outbox = open_outbox(settings.outbox)
+        self._ledger = Ledger()
         self._writer = Writer(
             self.customer_id,
             self.project_id,
             MAX_URL - 1 - len(f"{endpoint}?"),
-            Ledger(),
-            outbox.offer,
+            self._ledger,
+            outbox,
             self.announcer,
         )
         self._delivery = Delivery(
@@ -193,6 +194,7 @@ class Tracker:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
         self._memory.after_fork()
+        self._ledger.after_fork()
         self._writer.after_fork()
 
     def drain(self) -> bool:
@@ -251,6 +253,11 @@ class Tracker:
     def forget(self, visitor: Visitor) -> None:
         """Drop what the process remembers of a visitor."""
         self._memory.forget(visitor)
+        self._ledger.forget(visitor.visitor_id)
+
+    def owes(self, visitor: Visitor) -> bool:
+        """Tell whether an earlier hit of the visitor was finally lost, so that it has to be made good."""
+        return self._ledger.owes(visitor.visitor_id)
 
     def send_news(self, page: Page) -> None:
         """Hand over what is news on the page; never raises."""
@@ -262,8 +269,11 @@ class Tracker:
             if news is not None:
                 visitor = self._memory.remember(news.visitor, page.loaded, now)
                 self._accept(news if visitor is news.visitor else news._replace(visitor=visitor), now)
-            elif page.shown and page.changed:
+                return
+            if page.shown and page.changed:
                 self._memory.remember(page.visitor, page.loaded, now)
+            if page.shown and self.owes(page.visitor) and not self._delivery.closed:
+                self._accept(News(page.visitor), now)
         except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
             self.announcer.log(
                 logging.ERROR,

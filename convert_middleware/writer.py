@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.delivery import Entry, Worth
+from convert_middleware.delivery import Entry, Receipt, Worth
 from convert_middleware.hooks import (
     Announcer,
     ExposureRecorded,
@@ -22,13 +23,12 @@ from convert_middleware.hooks import (
     TransactionRecorded,
     visitor_hash,
 )
+from convert_middleware.model import Transaction
 from convert_middleware.visitor import News
 from convert_middleware.wire import fit, queries, query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from convert_middleware.delivery import Ledger
+    from convert_middleware.delivery import Ledger, MemoryOutbox
     from convert_middleware.model import Hit
 
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
@@ -42,7 +42,7 @@ class Writer:
         project_id: The project.
         limit: Bytes that a query string may have.
         ledger: Who was first.
-        offer: Takes a hit; never blocks.
+        outbox: Where hits wait; what it lost finally is made good with the visitor's next news.
         announcer: Whom to tell.
     """
 
@@ -52,14 +52,14 @@ class Writer:
         project_id: int,
         limit: int,
         ledger: Ledger,
-        offer: Callable[[Entry], None],
+        outbox: MemoryOutbox,
         announcer: Announcer,
     ) -> None:
         self._customer_id = customer_id
         self._project_id = project_id
         self._limit = limit
         self._ledger = ledger
-        self._offer = offer
+        self._outbox = outbox
         self._announcer = announcer
         self.after_fork()
 
@@ -77,6 +77,7 @@ class Writer:
             now: When, in seconds since the epoch.
         """
         if self._announcer.active:
+            self._give_back_what_was_lost()
             self._write_one(news, now)
             return
         self._waiting.append((news, now))
@@ -88,15 +89,24 @@ class Writer:
 
     def write_waiting(self) -> None:
         """Offer all that waits to the outbox; when it returns, all that was taken before is there."""
-        if not self._waiting and not self._writing:
+        if not (self._waiting or self._writing or self._outbox.lost):
             return
         with self._lock:
+            self._give_back_what_was_lost()
             self._writing = True
             try:
                 while self._waiting:
                     self._write_one(*self._waiting.popleft())
             finally:
                 self._writing = False
+
+    def _give_back_what_was_lost(self) -> None:
+        lost = self._outbox.lost
+        while lost:
+            with suppress(IndexError):  # a request with hooks does the same without the lock
+                receipt = lost.popleft()
+                if isinstance(receipt, Receipt):
+                    self._ledger.give_back(receipt)
 
     def _write_one(self, news: News, now: float) -> None:
         try:
@@ -120,40 +130,62 @@ class Writer:
             transactions = [
                 each for each in transactions if claim((visitor_id, "transaction", each.transaction_id), now)
             ]
-        if not (experiments or goals or transactions):
-            return
         news = News(visitor, experiments, goals, transactions)
-        active = self._announcer.active
-        if active:
+        if self._announcer.active:
             self._announce(news)
-        worth = _worth(len(goals), bool(transactions))
+        owed = self._ledger.make_good(visitor_id, now)
+        if owed is not None:
+            news = _with_owed(news, owed)
         for number, text in enumerate(queries(news, self._customer_id, self._project_id)):
             if len(text) > self._limit:
                 self._write_in_parts(news.hits(self._customer_id, self._project_id)[number], visitor_id, now)
                 continue
-            self._offer(Entry(text, worth, now))
-            if active:
-                new = (len(experiments), len(goals)) if number == 0 else (0, 0)
-                self._flushed(visitor_id, *new, transaction=bool(transactions))
+            first = number == 0
+            self._offer(
+                text,
+                visitor_id,
+                tuple(news.experiments) if first else (),
+                tuple(news.goals) if first else (),
+                news.transactions[number] if news.transactions else None,
+                now,
+            )
 
     def _write_in_parts(self, hit: Hit, visitor_id: str, now: float) -> None:
         """Write a hit that is too long for one request; see :func:`~convert_middleware.wire.fit`."""
         parts, left_out = fit(hit, self._limit)
         for part in parts:
-            paid = part.transaction is not None
-            self._offer(Entry(query(part), _worth(part.new_goals, paid), now))
-            self._flushed(visitor_id, part.new_exposures, part.new_goals, transaction=paid)
+            new = part.exposures[: part.new_exposures]
+            self._offer(
+                query(part),
+                visitor_id,
+                tuple([exposure.experiment_id for exposure in new]),
+                part.goals[: part.new_goals],
+                part.transaction,
+                now,
+            )
         if left_out:
             self._announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
 
-    def _flushed(self, visitor_id: str, exposures: int, goals: int, *, transaction: bool) -> None:
+    def _offer(
+        self,
+        text: str,
+        visitor_id: str,
+        experiments: tuple[int, ...],
+        goals: tuple[int, ...],
+        paid: Transaction | None,
+        now: float,
+    ) -> None:
+        worth = Worth.REVENUE if paid else Worth.GOAL if goals else Worth.EXPOSURE
+        transactions = ((paid.transaction_id, paid),) if paid else ()
+        receipt = Receipt(visitor_id, experiments, goals, transactions)
+        self._outbox.offer(Entry(text, worth, now, receipt=receipt))
         if self._announcer.active:
             self._announcer.announce(
                 HitFlushed(
                     visitor=visitor_hash(visitor_id),
-                    new_exposures=exposures,
-                    new_goals=goals,
-                    transaction=transaction,
+                    new_exposures=len(experiments),
+                    new_goals=len(goals),
+                    transaction=paid is not None,
                 )
             )
 
@@ -177,5 +209,13 @@ class Writer:
             )
 
 
-def _worth(new_goals: int, paid: bool) -> Worth:
-    return Worth.REVENUE if paid else Worth.GOAL if new_goals else Worth.EXPOSURE
+def _with_owed(news: News, owed: Receipt) -> News:
+    """Return the news with what an earlier hit could not tell, as far as the visitor's state still has it."""
+    visitor, experiments, goals, transactions = news
+    paid = [each for _, each in owed.transactions if isinstance(each, Transaction)]
+    return News(
+        visitor,
+        [*[key for key in owed.experiments if key in visitor.experiments], *experiments],
+        [*[key for key in owed.goals if key in visitor.goals], *goals],
+        [*paid, *transactions],
+    )

@@ -1,6 +1,6 @@
 """Delivery: what waits, what is tried again, how it leaves and who does the work."""
 
-from convert_middleware.delivery.ledger import Ledger, Recent
+from convert_middleware.delivery.ledger import Ledger, Receipt, Recent
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth, open_outbox
 from convert_middleware.delivery.policy import Policy
 from convert_middleware.delivery.senders import Sender
@@ -17,6 +17,7 @@ __all__ = [
     "MemoryOutbox",
     "Outbox",
     "Policy",
+    "Receipt",
     "Recent",
     "Sender",
     "Worth",

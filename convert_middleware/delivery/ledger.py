@@ -6,15 +6,40 @@ one of them. Time is handed in.
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeVar
+import threading
+from typing import Final, Generic, NamedTuple, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_CLAIMS: Final = 100_000
 MAX_CLAIM_AGE: Final = 86_400  # seconds; after that the visitor's cookie alone remembers
+MAX_OWED: Final = 5_000  # visitors at least whose lost hits are made good
 
 Claim = tuple[str, str, int | str]  # visitor id, kind, id
+
+
+class Receipt(NamedTuple):
+    """What a hit claimed; it goes back to the ledger if the hit is finally lost.
+
+    Attributes:
+        visitor_id: Whose hit it was.
+        experiments: Exposures it told of.
+        goals: Goals it told of.
+        transactions: Orders it told of, by id, with what is needed to tell of them again.
+    """
+
+    visitor_id: str
+    experiments: tuple[int, ...] = ()
+    goals: tuple[int, ...] = ()
+    transactions: tuple[tuple[str, object], ...] = ()
+
+    def claims(self) -> list[Claim]:
+        """Return the claims."""
+        claims: list[Claim] = [(self.visitor_id, "exposure", key) for key in self.experiments]
+        claims += [(self.visitor_id, "goal", key) for key in self.goals]
+        claims += [(self.visitor_id, "transaction", key) for key, _ in self.transactions]
+        return claims
 
 
 class Recent(Generic[K, V]):
@@ -76,6 +101,12 @@ class Ledger:
     def __init__(self, size: int = MAX_CLAIMS, max_age: float = MAX_CLAIM_AGE) -> None:
         self._claims: Recent[tuple[object, ...], tuple[float]] = Recent(size)
         self._max_age = max_age
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Owe nothing in a forked child: what was lost before is the parent's to make good."""
+        self._owed: Recent[str, Receipt] = Recent(MAX_OWED)
+        self._lock = threading.Lock()
 
     def claim(self, claim: Claim, now: float) -> bool:
         """Return True to the first who asks. Never blocks; safe from any thread."""
@@ -90,3 +121,51 @@ class Ledger:
             return False
         self._claims.put(claim, mine)
         return True
+
+    def give_back(self, receipt: Receipt) -> None:
+        """Take claims back: the hit they were made for is finally lost, and its visitor is owed another."""
+        visitor_id = receipt.visitor_id
+        with self._lock:
+            for claim in receipt.claims():
+                self._claims.forget(claim)
+            before = self._owed.get(visitor_id)
+            if before is not None:
+                receipt = Receipt(
+                    visitor_id,
+                    before.experiments + receipt.experiments,
+                    before.goals + receipt.goals,
+                    before.transactions + receipt.transactions,
+                )
+            self._owed.put(visitor_id, receipt)
+
+    def owes(self, visitor_id: str) -> bool:
+        """Tell whether a hit of this visitor was lost and not made good yet."""
+        return self._owed.get(visitor_id) is not None
+
+    def make_good(self, visitor_id: str, now: float) -> Receipt | None:
+        """Return what is owed to a visitor, to the first who asks, and claim it again.
+
+        Args:
+            visitor_id: The visitor.
+            now: Seconds since the epoch.
+        """
+        if not self.owes(visitor_id):
+            return None
+        with self._lock:
+            owed = self._owed.get(visitor_id)
+            self._owed.forget(visitor_id)
+        if owed is None:
+            return None
+        return Receipt(
+            visitor_id,
+            tuple([key for key in owed.experiments if self.claim((visitor_id, "exposure", key), now)]),
+            tuple([key for key in owed.goals if self.claim((visitor_id, "goal", key), now)]),
+            tuple(
+                [paid for paid in owed.transactions if self.claim((visitor_id, "transaction", paid[0]), now)]
+            ),
+        )
+
+    def forget(self, visitor_id: str) -> None:
+        """Owe a visitor nothing any more."""
+        with self._lock:
+            self._owed.forget(visitor_id)

@@ -38,6 +38,7 @@ class Entry:
         accepted_at: When it was handed over, in seconds since the epoch.
         attempts: How often it was tried.
         waited: Seconds the server asked us to wait; they do not count as age.
+        receipt: What whoever handed it over gets back if it is finally lost; it stays in this process.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Entry:
     accepted_at: float
     attempts: int = 0
     waited: float = 0.0
+    receipt: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,9 @@ class MemoryOutbox:
         self._delivered = 0
         self._dead = 0
         self._dropped: Counter[str] = Counter()
+        self.lost: deque[object] = (
+            deque()
+        )  # receipts of hits that were certainly not counted and never will be
 
     def offer(self, entry: Entry) -> None:
         """Keep a hit. Never blocks, never raises, may be called from anywhere."""
@@ -164,17 +169,19 @@ class MemoryOutbox:
 
     async def bury(self, entry: Entry, reason: str) -> None:
         """See :class:`Outbox`."""
-        del entry, reason
+        del reason
         with self._lock:
             self._in_flight -= 1
             self._dead += 1
+            self._lose(entry)
 
     async def drop(self, entry: Entry, reason: str) -> None:
         """See :class:`Outbox`."""
-        del entry
         with self._lock:
             self._in_flight -= 1
             self._dropped[reason] += 1
+            if reason != "ambiguous":  # what may have been counted must not be counted again
+                self._lose(entry)
 
     async def next_due(self) -> float | None:
         """See :class:`Outbox`."""
@@ -199,6 +206,8 @@ class MemoryOutbox:
             if waiting:
                 lost += self._waiting
                 for fresh, heap in zip(self._fresh, self._retries, strict=True):
+                    for entry in (*fresh, *[entry for _, _, entry in heap]):
+                        self._lose(entry)
                     fresh.clear()
                     heap.clear()
                 self._waiting = self._bytes = 0
@@ -246,6 +255,10 @@ class MemoryOutbox:
         self._waiting -= 1
         self._bytes -= len(entry.text)
 
+    def _lose(self, entry: Entry) -> None:
+        if entry.receipt is not None:
+            self.lost.append(entry.receipt)
+
     def _make_room(self) -> None:
         while self._waiting > self._max_hits or self._bytes > self._max_bytes:
             for fresh, heap in zip(self._fresh, self._retries, strict=True):
@@ -253,6 +266,7 @@ class MemoryOutbox:
                     entry = heap.pop()[2] if heap else fresh.popleft()
                     self._left(entry)
                     self._dropped["overflow"] += 1
+                    self._lose(entry)
                     break
 
     def _pop_due(self, now: float) -> Entry | None:
