@@ -26,6 +26,7 @@ class Desk:
         self.events: list[Event] = []
         self.announcer = Announcer([self.events.append], lambda: 0.0)
         self.news: list[News] = []
+        self.owed: list[Visitor] = []
         self.forgotten: list[Visitor] = []
         self.loads = 0
 
@@ -42,6 +43,9 @@ class Desk:
 
     def forget(self, visitor: Visitor) -> None:
         self.forgotten.append(visitor)
+
+    def owes(self, visitor: Visitor) -> bool:
+        return visitor in self.owed
 
     def load(self, visitor: Visitor, *, stale: bool = False) -> tuple[Visitor, bool]:
         self.loads += 1
@@ -361,3 +365,13 @@ def test_a_recorder_in_a_with_block_is_flushed_at_its_end_whatever_happens(desk:
 
 def test_a_token_is_written_by_the_engine(desk: Desk) -> None:
     assert Recorder(desk.page()).token() == f"token of {VISITOR_ID}"
+
+
+def test_what_is_owed_to_a_visitor_is_told_although_nothing_is_recorded() -> None:
+    desk = Desk()
+    known = Visitor(VISITOR_ID, NOW - 60).reach(331, NOW - 50)
+    desk.owed.append(known)
+    page = desk.page(known)
+    assert not page.dirty
+    assert Recorder(page).goals == (331,)
+    assert page.dirty
