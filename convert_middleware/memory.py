@@ -25,11 +25,12 @@ class Memory:
         self._states: Recent[str, tuple[float, Visitor]] = Recent(REMEMBERED)
         # Of a cookie that this process wrote: its state, and when it expires.
         self._written: Recent[bytes, tuple[Visitor, int]] = Recent(REMEMBERED)
-        self._lock = threading.Lock()
+        # Reentrant: a garbage collection in the midst of it may run a destructor that records something.
+        self._lock = threading.RLock()
 
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def wrote(self, text: bytes, visitor: Visitor, expires: int) -> None:
         """Take note that a cookie was written; reading it again needs no second look at its signature."""

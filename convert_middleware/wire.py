@@ -148,10 +148,11 @@ def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
     Returns:
         The requests in sending order, and how many pieces of history were left out of the whole.
     """
-    if len(query(hit)) <= limit:
+    excess = len(query(hit)) - limit
+    if excess <= 0:
         return [hit], 0
-    slim, left_out = _without_history(hit, limit)
-    if len(query(slim)) <= limit:
+    slim, left_out, excess = _without_history(hit, excess)
+    if excess <= 0:
         return [slim], left_out
     requests = list(_split_new(hit, limit))
     kept_goals = {goal for request in requests for goal in request.goals}
@@ -161,23 +162,28 @@ def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
     return requests, left_out
 
 
-def _without_history(hit: Hit, limit: int) -> tuple[Hit, int]:
-    """Drop as little history as needed, oldest first; ``hit`` stays too long if that is not enough."""
-    excess = len(query(hit)) - limit
+def _without_history(hit: Hit, excess: int) -> tuple[Hit, int, int]:
+    """Drop as little history as needed, oldest first.
+
+    Returns:
+        What is left, how many pieces were dropped, and the bytes that are still too many (not above 0: none).
+    """
     goals, exposures = hit.new_goals, hit.new_exposures
     while excess > 0 and goals < len(hit.goals):
-        excess -= len(f",{hit.goals[goals]}")
+        excess -= len(",") + len(str(hit.goals[goals]))
         goals += 1
     if hit.goals and goals == len(hit.goals) and not hit.new_goals:
         excess -= len(_REACHED % ("", 0)) - 1  # no goal is left, so the parameters go too
     while excess > 0 and exposures < len(hit.exposures):
-        excess -= len(f",{_write_triplets((hit.exposures[exposures],))}")
+        excess -= len(",") + len(_write_triplets((hit.exposures[exposures],)))
         exposures += 1
     slim = hit._replace(
         goals=hit.goals[: hit.new_goals] + hit.goals[goals:],
         exposures=hit.exposures[: hit.new_exposures] + hit.exposures[exposures:],
     )
-    return slim, goals - hit.new_goals + exposures - hit.new_exposures
+    if hit.exposures and not slim.exposures:
+        excess -= len(_PRESENTED % ("", 0)) - 1  # no triplet is left, so the parameters go too
+    return slim, goals - hit.new_goals + exposures - hit.new_exposures, excess
 
 
 def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
@@ -211,7 +217,7 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
             half = len(goals) // 2
             waiting[:0] = [goals[:half], goals[half:]]
             continue
-        slim, _ = _without_history(whole, limit)
+        slim, _, _ = _without_history(whole, len(query(whole)) - limit)
         paid = slim._replace(transaction=transaction)
         if len(query(paid)) <= limit:  # it may only take room that the goal's triplets leave
             slim, transaction = paid, None

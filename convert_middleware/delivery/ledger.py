@@ -106,7 +106,7 @@ class Ledger:
     def after_fork(self) -> None:
         """Owe nothing in a forked child: what was lost before is the parent's to make good."""
         self._owed: Recent[str, Receipt] = Recent(MAX_OWED)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, for destructors that record while it is held
 
     def claim(self, claim: Claim, now: float) -> bool:
         """Return True to the first who asks. Never blocks; safe from any thread."""

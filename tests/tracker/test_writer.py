@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -128,3 +129,31 @@ def test_a_forked_child_leaves_the_news_of_its_parent_to_the_parent(convert: Con
     held.set()
     assert tracker.flush(10.0)
     assert goals_of(convert) == list(range(1, 41))
+
+
+class Last:
+    """Records a goal when it is collected."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.myself = self  # so that only the garbage collector can end it
+
+    def __del__(self) -> None:
+        a_visit(self.tracker, 331)
+
+
+def test_destructors_may_record_in_the_midst_of_everything(convert: Convert) -> None:
+    tracker = quiet(convert)
+    cookie = a_visit(tracker, 1)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(3, 1, 1)
+    try:
+        for goal in range(2, 32):
+            Last(tracker)
+            a_visit(tracker, goal, cookie)
+            assert tracker.stats().accepted >= goal
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    assert tracker.flush(10.0)
+    assert goals_of(convert) == [*range(1, 32), *[331] * 30]
