@@ -10,7 +10,7 @@ import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import IntEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Protocol
 
@@ -89,6 +89,56 @@ class Outbox(Protocol):
         """Return a consistent account."""
 
 
+class _Retries:
+    """Hits of one worth that wait for another attempt: found by when that is due, or by age.
+
+    Each stands in two heaps; when one of them gives it up it stays in the other as a number without a hit.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}
+        self._by_due: list[tuple[float, int]] = []
+        self._by_age: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def push(self, due: float, ticket: int, entry: Entry) -> None:
+        self._entries[ticket] = entry
+        heappush(self._by_due, (due, ticket))
+        heappush(self._by_age, (entry.accepted_at, ticket))
+        for heap in (self._by_due, self._by_age):
+            if len(heap) > 2 * len(self._entries) + 16:  # more numbers without a hit than with one
+                heap[:] = [each for each in heap if each[1] in self._entries]
+                heapify(heap)
+
+    def next_due(self) -> tuple[float, int] | None:
+        """Return when the next one is due, and its ticket."""
+        return self._first(self._by_due)
+
+    def oldest(self) -> tuple[float, int] | None:
+        """Return when the oldest one was accepted, and its ticket."""
+        return self._first(self._by_age)
+
+    def pop(self, ticket: int) -> Entry:
+        return self._entries.pop(ticket)
+
+    def hurry(self) -> None:
+        self._by_due = sorted((0.0, ticket) for ticket in self._entries)
+
+    def clear(self) -> list[Entry]:
+        """Forget all, and return them."""
+        entries = list(self._entries.values())
+        for part in (self._entries, self._by_due, self._by_age):
+            part.clear()
+        return entries
+
+    def _first(self, heap: list[tuple[float, int]]) -> tuple[float, int] | None:
+        while heap and heap[0][1] not in self._entries:
+            heappop(heap)
+        return heap[0] if heap else None
+
+
 class MemoryOutbox:
     """The outbox of one process; lost with it.
 
@@ -110,7 +160,7 @@ class MemoryOutbox:
         self._lock = threading.Lock()
         self._inbox: deque[Entry] = deque()
         self._fresh: list[deque[Entry]] = [deque() for _ in Worth]
-        self._retries: list[list[tuple[float, int, Entry]]] = [[] for _ in Worth]
+        self._retries = [_Retries() for _ in Worth]
         self._ticket = count()  # breaks ties between retries that are due at once
         self._bytes = 0
         self._waiting = 0
@@ -163,7 +213,7 @@ class MemoryOutbox:
         """See :class:`Outbox`."""
         with self._lock:
             self._in_flight -= 1
-            heappush(self._retries[entry.worth], (due, next(self._ticket), entry))
+            self._retries[entry.worth].push(due, next(self._ticket), entry)
             self._entered(entry)
             self._make_room()
 
@@ -189,13 +239,14 @@ class MemoryOutbox:
             self._sort_inbox()
             if any(self._fresh):
                 return 0.0
-            return min((heap[0][0] for heap in self._retries if heap), default=None)
+            first = self._first_due()
+            return first[0] if first else None
 
     def hurry(self) -> None:
         """Make every retry due at once, because the process is about to end."""
         with self._lock:
-            for heap in self._retries:
-                heap[:] = [(0.0, ticket, entry) for _, ticket, entry in sorted(heap)]
+            for retries in self._retries:
+                retries.hurry()
 
     def abandon(self, reason: str, *, waiting: bool) -> int:
         """Drop what is in flight, and what waits if ``waiting``; return how many hits that were."""
@@ -205,11 +256,10 @@ class MemoryOutbox:
             self._in_flight = 0
             if waiting:
                 lost += self._waiting
-                for fresh, heap in zip(self._fresh, self._retries, strict=True):
-                    for entry in (*fresh, *[entry for _, _, entry in heap]):
+                for fresh, retries in zip(self._fresh, self._retries, strict=True):
+                    for entry in (*fresh, *retries.clear()):
                         self._lose(entry)
                     fresh.clear()
-                    heap.clear()
                 self._waiting = self._bytes = 0
             if lost:
                 self._dropped[reason] += lost
@@ -261,17 +311,23 @@ class MemoryOutbox:
 
     def _make_room(self) -> None:
         while self._waiting > self._max_hits or self._bytes > self._max_bytes:
-            for fresh, heap in zip(self._fresh, self._retries, strict=True):
-                if fresh or heap:
-                    entry = heap.pop()[2] if heap else fresh.popleft()
+            for fresh, retries in zip(self._fresh, self._retries, strict=True):
+                if fresh or retries:
+                    tried = retries.oldest()
+                    older = tried and not (fresh and fresh[0].accepted_at < tried[0])
+                    entry = retries.pop(tried[1]) if tried and older else fresh.popleft()
                     self._left(entry)
                     self._dropped["overflow"] += 1
                     self._lose(entry)
                     break
 
+    def _first_due(self) -> tuple[float, int, _Retries] | None:
+        first = [(*due, retries) for retries in self._retries if (due := retries.next_due())]
+        return min(first, default=None)
+
     def _pop_due(self, now: float) -> Entry | None:
-        due = [heap for heap in self._retries if heap and heap[0][0] <= now]
-        return heappop(min(due))[2] if due else None
+        first = self._first_due()
+        return first[2].pop(first[1]) if first and first[0] <= now else None
 
     def _pop_oldest(self) -> Entry | None:
         waiting = [fresh for fresh in self._fresh if fresh]

@@ -174,6 +174,40 @@ def test_thirty_two_threads_with_a_thousand_hits_each_are_counted_exactly() -> N
     assert counts.waiting <= 20_000
 
 
+@pytest.mark.parametrize("room", range(1, 8))
+def test_without_room_the_oldest_of_the_least_worth_goes_whether_it_was_tried_or_not(room: int) -> None:
+    async def story() -> set[str]:
+        outbox = MemoryOutbox(max_hits=8)
+        for age in (5, 1, 3, 0):  # in this order they come, and will be due
+            outbox.offer(Entry(f"{age}", Worth.GOAL, NOW + age))
+        for entry in await outbox.take(4, NOW):
+            await outbox.retry(entry, NOW + 100)
+        for age in (2, 4, 6, 7):
+            outbox.offer(Entry(f"{age}", Worth.GOAL, NOW + age))
+        for _ in range(8 - room):
+            outbox.offer(Entry("of more worth", Worth.REVENUE, NOW))
+        return {entry.text for entry in await outbox.take(9, NOW + 100)} - {"of more worth"}
+
+    assert asyncio.run(story()) == {f"{age}" for age in range(8 - room, 8)}
+
+
+def test_hits_that_are_tried_again_and_again_need_no_more_room() -> None:
+    async def story() -> int:
+        outbox = MemoryOutbox()
+        for number in range(100):
+            outbox.offer(hit(f"{number}"))
+        tracemalloc.start()
+        try:
+            for moment in range(200):
+                for entry in await outbox.take(100, NOW + moment):
+                    await outbox.retry(entry, NOW + moment)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert asyncio.run(story()) < 100_000
+
+
 def test_a_stalled_server_costs_exactly_what_has_no_room() -> None:
     outbox = MemoryOutbox(max_hits=100)
     for number in range(1000):
