@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,11 +29,15 @@ class Site:
         options: ``CONVERT_*`` variables without the prefix.
     """
 
+    server: tuple[str, ...] = ("uvicorn", "tests.end_to_end.site:app", "--port", "0")
+    up = "Application startup complete"
+    where = r"Uvicorn running on (http://[0-9.]+:([0-9]+))"
+
     def __init__(self, endpoint: str, *arguments: str, **options: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CONVERT_")}
         environment |= {f"CONVERT_{name.upper()}": value for name, value in options.items()}
         environment["CONVERT_ENDPOINT"] = endpoint
-        command = [sys.executable, "-m", "uvicorn", "tests.end_to_end.site:app", "--port", "0", *arguments]
+        command = [sys.executable, "-m", *self.server, *arguments]
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -64,8 +69,17 @@ class Site:
 
     def address(self) -> str:
         """Wait until the site is up and return its address."""
-        self.until_said("Application startup complete")
-        return self.until_said(r"Uvicorn running on (http://[0-9.:]+)")[1]
+        self.until_said(self.up)
+        found = self.until_said(self.where)
+        deadline = time.monotonic() + _PATIENCE
+        while True:  # where there are several workers, they listen a moment after they have started
+            try:
+                socket.create_connection(("127.0.0.1", int(found[2])), 1.0).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, f"{found[1]} never listened: {self.said}"
+                time.sleep(0.01)
+            else:
+                return found[1]
 
     def until_said(self, pattern: str) -> re.Match[str]:
         """Wait until stderr holds the pattern."""
@@ -91,3 +105,14 @@ class Site:
         stream = self._process.stderr
         if stream is not None:
             self._lines.extend(iter(stream.readline, ""))
+
+
+class PreloadedSite(Site):
+    """The site in four worker processes of gunicorn, forked after the application was loaded."""
+
+    server = (
+        *("gunicorn", "tests.end_to_end.site:app", "--bind", "127.0.0.1:0", "--preload"),
+        *("--workers", "4", "--worker-class", "uvicorn_worker.UvicornWorker"),
+    )
+    up = r"(?s)(Application startup complete.*){4}"
+    where = r"Listening at: (http://[0-9.]+:([0-9]+))"
