@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
 from convert_middleware.delivery.worker import Worker
 from convert_middleware.errors import ConvertError
@@ -60,6 +60,7 @@ class Delivery:
         self._policy = policy
         self._announcer = announcer
         self._clock = clock
+        self.closed = False
         self._begin()
         _alive.add(self)
 
@@ -73,7 +74,12 @@ class Delivery:
         self._deadline: float | None = None  # of the monotonic clock
         self._waiters: list[threading.Event] = []
         self._lost = 0  # hits that the last drain gave up
-        self.closed = False
+        self._gate = ForkGate()
+
+    def before_fork(self, timeout: float) -> Callable[[], None] | None:
+        """Keep the thread from working, at most ``timeout`` seconds from now; return what lets it go on."""
+        gate = self._gate
+        return gate.end if self._thread is not None and gate.begin(timeout) else None
 
     def after_fork(self) -> None:
         """Start clean in a forked child: the hits that wait are the parent's, and so are the sockets."""
@@ -210,7 +216,9 @@ class Delivery:
     # --- in the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        loop = _PrivateLoop()
+        gate = self._gate
+        gate.begin()
+        loop = PrivateLoop(gate)
         try:
             loop.run_until_complete(self._work())
         except BaseException as error:  # noqa: BLE001 - whatever it was, it ends here and is said
@@ -225,6 +233,7 @@ class Delivery:
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
             self._told_empty()
             loop.close()
+            gate.end()
 
     async def _work(self) -> None:
         worker = Worker(self._outbox, self._make_sender(), self._policy, self._announcer, self._clock)
@@ -244,16 +253,6 @@ class Delivery:
     def _told_empty(self) -> None:
         for emptied in list(self._waiters):
             emptied.set()
-
-
-class _PrivateLoop(asyncio.SelectorEventLoop):
-    """A loop that can still resolve names while the interpreter shuts down and no thread may be started."""
-
-    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        try:
-            return await super().getaddrinfo(host, port, **options)
-        except RuntimeError:
-            return socket.getaddrinfo(host, port, **options)
 
 
 @contextmanager
@@ -279,10 +278,36 @@ _alive: weakref.WeakSet[Delivery] = weakref.WeakSet()
 _inherited: list[object] = []
 
 
+class _Forking(threading.local):
+    """What goes on again when this thread has forked."""
+
+    def __init__(self) -> None:
+        self.let_go: list[Callable[[], None]] = []
+
+
+_forking: Final = _Forking()
+
+
+def _before_fork() -> None:
+    deadline = time.monotonic() + LONGEST
+    for delivery in list(_alive):
+        let_go = delivery.before_fork(max(0.0, deadline - time.monotonic()))
+        if let_go is not None:
+            _forking.let_go.append(let_go)
+
+
+def _after_fork_in_parent() -> None:
+    while _forking.let_go:
+        _forking.let_go.pop()()
+
+
 def _after_fork_in_child() -> None:
+    _forking.let_go.clear()  # whatever it would let go on is the parent's
     for delivery in list(_alive):
         delivery.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

@@ -146,6 +146,64 @@ def test_a_fork_with_hits_waiting_sends_each_once(end: str, tracking_server: Tra
     assert goals(tracking_server) == ["1", "10", "2", "3"]
 
 
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3])
+def test_a_fork_while_the_first_hits_load_what_they_need_sends_each_once(
+    moment: float, tracking_server: TrackingServer
+) -> None:
+    script = f"""
+        reach(1, 2, 3)
+        time.sleep({moment})  # how far the imports get is what differs
+        child = os.fork()
+        if not child:
+            reach(10)
+            sys.exit(0)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1", "10", "2", "3"]
+
+
+def test_a_hook_can_fork_in_the_delivery_thread(tracking_server: TrackingServer) -> None:
+    script = """
+        def fork(event):
+            if not children and type(event).__name__ == "HitDelivered":
+                children.append(os.fork())
+                if not children[0]:
+                    reach(10)
+                    tracker.flush(5)
+                    os._exit(0)
+        children = []
+        tracker = Tracker(Settings(
+            project_id="1", customer_id="2", secret_key="another of at least 16 bytes", endpoint=ENDPOINT,
+            hooks=(fork,),
+        ))
+        reach(1, 2, 3)
+        assert tracker.flush(10)
+        assert os.waitpid(children[0], 0)[1] == 0
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1", "10", "2", "3"]
+
+
+def test_a_closed_tracker_stays_closed_in_a_child(tracking_server: TrackingServer) -> None:
+    script = """
+        reach(1)
+        tracker.close()
+        child = os.fork()
+        if not child:
+            reach(10)
+            assert tracker.stats().refused == 1
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1"]
+
+
 @pytest.mark.parametrize("lock", ["tracker._delivery._outbox._lock", "tracker._delivery._starting"])
 def test_a_fork_with_a_lock_held_by_another_thread_locks_nothing_up(
     lock: str, tracking_server: TrackingServer

@@ -1,0 +1,72 @@
+"""The event loop of the delivery thread: no fork happens while it works, and it resolves names to the end.
+
+A child inherits every module that another thread was importing as a ruin, and every lock it held. So whoever
+forks waits, within limits, until the loop waits for its sockets. Nothing here knows of hits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import threading
+import time
+from typing import Any, Final
+
+LONGEST: Final = 2.0  # seconds that a fork waits at most; the imports of the first hit are the longest work
+
+
+class ForkGate:
+    """Lets either the loop work or somebody fork; the loop makes way."""
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()  # held by whoever is next, so that a busy loop cannot overtake a fork
+        self._work = threading.RLock()  # re-entrant, because a hook may fork within the loop's work
+
+    def begin(self, timeout: float = -1) -> bool:
+        """Begin to work, or to fork; return whether that was possible within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        if not self._turn.acquire(timeout=timeout):
+            return False
+        try:
+            left = timeout if timeout < 0 else max(0.0, deadline - time.monotonic())
+            return self._work.acquire(timeout=left)
+        finally:
+            self._turn.release()
+
+    def end(self) -> None:
+        """End what was begun, in the same thread."""
+        self._work.release()
+
+
+class _Selector(selectors.DefaultSelector):
+    """Opens the gate while the loop waits."""
+
+    def __init__(self, gate: ForkGate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._gate.end()
+        try:
+            return super().select(timeout)
+        finally:
+            self._gate.begin()
+
+
+class PrivateLoop(asyncio.SelectorEventLoop):
+    """A loop that can still resolve names while the interpreter shuts down and no thread may be started.
+
+    Args:
+        gate: Whoever runs the loop must have begun there.
+    """
+
+    def __init__(self, gate: ForkGate) -> None:
+        super().__init__(_Selector(gate))
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        """Resolve a name, in this thread if no other can be started."""
+        try:
+            return await super().getaddrinfo(host, port, **options)
+        except RuntimeError:
+            return socket.getaddrinfo(host, port, **options)
