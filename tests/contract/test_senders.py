@@ -14,6 +14,7 @@ import pytest
 
 from convert_middleware.delivery import ClientSender, HttpxSender, Sender
 from convert_middleware.delivery.policy import Outcome, Result
+from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
 from tests.servers import (
     Authority,
     Behaviour,
@@ -56,6 +57,7 @@ class Kind:
 SENDERS: Final = [
     Kind("httpx", lambda endpoint: HttpxSender(endpoint, "httpx")),
     Kind("httpx2", lambda endpoint: HttpxSender(endpoint, "httpx2")),
+    Kind("pyreqwest", PyreqwestSender),
     Kind("client of httpx", lambda endpoint: ClientSender(endpoint, httpx.AsyncClient)),
     Kind("client of httpx2", lambda endpoint: ClientSender(endpoint, httpx2.AsyncClient)),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
+from urllib.request import getproxies, proxy_bypass
 
 from convert_middleware.delivery.policy import Outcome, Result, result_of_status, retry_after
 
@@ -34,6 +35,22 @@ def user_agent() -> str:
     except PackageNotFoundError:  # used from a source tree that was never installed
         release = "0"
     return f"ConvertAgent/1.0 convert-middleware/{release}"
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """Return the URL of the proxy that the environment names for a server, if any.
+
+    Args:
+        scheme: "http" or "https".
+        host: Name or address of the server.
+    """
+    if proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    found = proxies.get(scheme) or proxies.get("all")
+    if found and "://" not in found:
+        found = f"http://{found}"
+    return found
 
 
 def outcome_of_answer(status: int, retry_header: str | None, body: bytes, now: float) -> Outcome:

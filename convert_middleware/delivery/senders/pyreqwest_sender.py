@@ -1,0 +1,168 @@
+"""Tracking GETs through pyreqwest, which does its I/O in Rust, outside the interpreter lock.
+
+The one module that knows it. Its exceptions are finer than its knowledge (a reset after the request is a
+``ConnectError`` too), so what had left is read from the causes, and in doubt something had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from convert_middleware.delivery.policy import Outcome, Result
+from convert_middleware.delivery.senders import (
+    BODY_READ,
+    BODY_TIMEOUT,
+    CONNECT_TIMEOUT,
+    TOTAL_TIMEOUT,
+    outcome_of_answer,
+    proxy_for,
+    user_agent,
+)
+from convert_middleware.errors import SettingsError
+
+try:
+    from pyreqwest.client import ClientBuilder
+    from pyreqwest.exceptions import ConnectError, PoolTimeoutError, RequestError
+    from pyreqwest.proxy import ProxyBuilder
+except ModuleNotFoundError as error:
+    raise SettingsError(
+        "sender", "needs pyreqwest, which is not installed; run: pip install convert-middleware[fast]"
+    ) from error
+
+if TYPE_CHECKING:
+    from pyreqwest.client import Client
+    from pyreqwest.response import Response
+
+_KEEP_ALIVE: Final = timedelta(seconds=30)  # that an idle connection is kept
+# seconds in which pyreqwest's thread leaves the interpreter after its last result: one that is caught inside
+# when the interpreter ends aborts the process (CPython before 3.14).
+_SETTLING: Final = 0.02
+_PROXIES: Final = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_CONNECTING: Final = "client error (Connect)"  # how hyper calls all that precedes the first byte of a request
+
+
+class PyreqwestSender:
+    """Sends through pyreqwest, with the environment's proxies and certificates.
+
+    Args:
+        endpoint: URL up to the ``?``.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._client: Client | None = None
+
+    async def open(self) -> None:
+        """See :class:`Sender`.
+
+        Raises:
+            SettingsError: A proxy or a certificate of the environment cannot be used.
+        """
+        builder = (
+            ClientBuilder()
+            .user_agent(user_agent())
+            .default_headers({"Accept": "*/*", "Accept-Encoding": "identity"})
+            .http1_only()
+            .follow_redirects(False)
+            .referer(False)
+            .default_cookie_store(False)
+            .gzip(False)  # these four would also unpack
+            .deflate(False)
+            .brotli(False)
+            .zstd(False)
+            .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT))
+            .timeout(timedelta(seconds=TOTAL_TIMEOUT))
+            .pool_idle_timeout(_KEEP_ALIVE)
+            .no_proxy()  # reqwest would read the environment by rules of its own
+        )
+        proxy = _proxy(self._endpoint)
+        if proxy is not None:
+            builder = builder.proxy(proxy)
+        try:
+            for certificate in _certificates():
+                builder = builder.add_root_certificate_pem(certificate)
+            self._client = builder.build()
+        except (RequestError, ValueError, OSError) as error:
+            raise SettingsError(
+                "sender", "cannot use the certificates that SSL_CERT_FILE or SSL_CERT_DIR name"
+            ) from error
+
+    async def send(self, text: str) -> Outcome:
+        """See :class:`Sender`."""
+        if self._client is None:
+            return Outcome(Result.NOT_SENT, "not open")
+        try:
+            # Nothing of the body is read ahead: a broken or slow one would swallow the status.
+            builder = self._client.get(f"{self._endpoint}?{text}").streamed_read_buffer_limit(0)
+            async with builder.build_streamed() as response:
+                status, retry = response.status, response.get_header("Retry-After")
+                body = await _beginning(response)
+        except RequestError as error:
+            return _outcome(error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the hit is settled
+            return Outcome(Result.AMBIGUOUS, type(error).__name__)
+        return outcome_of_answer(status, retry, body, time.time())
+
+    async def close(self) -> None:
+        """See :class:`Sender`."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+            await asyncio.sleep(_SETTLING)
+
+
+def _outcome(error: RequestError) -> Outcome:
+    """Return what an error means for the hit; its message holds the URL and is not shown."""
+    name = type(error).__name__
+    causes = [cause["message"] for cause in error.details["causes"] or ()]
+    if isinstance(error, PoolTimeoutError) or _CONNECTING in causes:
+        return Outcome(Result.NOT_SENT, name)
+    return Outcome(Result.AMBIGUOUS, "NetworkError" if isinstance(error, ConnectError) else name)
+
+
+async def _beginning(response: Response) -> bytes:
+    """Read at most 64 KiB of a body for at most two seconds; a broken body changes nothing."""
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while len(body) < BODY_READ:
+                chunk = await response.body_reader.read_chunk()
+                if chunk is None:
+                    break
+                body += chunk
+    except Exception:  # noqa: BLE001, S110 - the status is what counts, and that has arrived
+        pass
+    return body[:BODY_READ]
+
+
+def _proxy(endpoint: str) -> ProxyBuilder | None:
+    """Return the proxy that the environment names for this server."""
+    url = urlsplit(endpoint)
+    unusable = SettingsError("sender", "cannot use the proxy that the environment names")
+    try:
+        found = proxy_for(url.scheme, url.hostname or "")
+        if found is None:
+            return None
+        proxy = ProxyBuilder.all(found)
+    except ValueError as error:
+        raise unusable from error
+    if urlsplit(found).scheme not in _PROXIES:
+        raise unusable
+    return proxy
+
+
+def _certificates() -> list[bytes]:
+    """Return what the environment wants trusted; outside Linux, pyreqwest does not look there itself."""
+    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    files = [Path(file)] if file else []
+    for folder in folders.split(os.pathsep) if folders else ():
+        files += [path for path in Path(folder).iterdir() if path.is_file()]
+    return [found for path in files for found in _CERTIFICATE.findall(path.read_bytes())]
