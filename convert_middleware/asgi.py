@@ -262,6 +262,7 @@ _OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
 _CLOSED: Final = frozenset({b"private", b"no-store"})
 _GUARD: Final = ((b"vary", b"Cookie"), (b"cache-control", b"private"))
 _FOR_CDNS: Final = (b"cdn-cache-control", b"surrogate-control")  # RFC 9213 lets caches obey these instead
+_FOR_NGINX: Final = b"x-accel-expires"  # nginx' proxy_cache_valid obeys it before all others; 0: do not keep
 
 
 def guard(headers: Headers) -> bool:
@@ -274,7 +275,8 @@ def guard(headers: Headers) -> bool:
         headers: The response's headers; changed in place.
     """
     names = b"\n".join([key for key, _ in headers]).lower()
-    if b"vary" not in names and b"e-control" not in names:  # nothing here that speaks of caches
+    # Nothing here that speaks of caches.
+    if b"vary" not in names and b"e-control" not in names and _FOR_NGINX not in names:
         headers += _GUARD
         return False
     vary = [number for number, (key, _) in enumerate(headers) if key.lower() == b"vary"]
@@ -289,6 +291,9 @@ def guard(headers: Headers) -> bool:
     for number, (key, value) in enumerate(headers):
         if key.lower().endswith(_FOR_CDNS) and not _closed(value):
             headers[number] = key, b"no-store"
+            was_open = True
+        elif key.lower() == _FOR_NGINX and value.strip() != b"0":
+            headers[number] = key, b"0"
             was_open = True
     control = [value for key, value in headers if key.lower() == b"cache-control"]
     if any(_closed(value) for value in control):

@@ -254,3 +254,27 @@ def test_a_shared_cache_would_mix_visitors_without_the_guard(convert: Convert) -
 
     assert cache.ask().cookie() == cache.ask().cookie()
     assert cache.served == 1
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected", "was_open"),
+    [
+        (b"60", b"0", True),
+        (b"@1800000000", b"0", True),
+        (b"", b"0", True),
+        (b"0", b"0", False),
+        (b" 0 ", b" 0 ", False),
+    ],
+)
+def test_nginx_is_told_in_its_own_header_as_well(given_: bytes, expected: bytes, was_open: bool) -> None:
+    headers = [(b"X-Accel-Expires", given_), (b"cache-control", b"private"), (b"vary", b"Cookie")]
+    assert guard(headers) is was_open
+    assert headers == [(b"X-Accel-Expires", expected), (b"cache-control", b"private"), (b"vary", b"Cookie")]
+
+
+def test_a_header_for_nginx_alone_does_not_keep_the_others_out() -> None:
+    assert guarded([(b"x-accel-expires", b"60")]) == [
+        (b"x-accel-expires", b"0"),
+        (b"vary", b"Cookie"),
+        (b"cache-control", b"private"),
+    ]
