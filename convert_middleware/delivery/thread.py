@@ -73,6 +73,7 @@ class Delivery:
         self._next_start = 0.0  # of the monotonic clock
         self._deadline: float | None = None  # of the monotonic clock
         self._waiters: list[threading.Event] = []
+        self._done = 0  # hits that had been accepted when last nothing was left to do
         self._lost = 0  # hits that the last drain gave up
         self._gate = ForkGate()
 
@@ -130,12 +131,13 @@ class Delivery:
             self._starting.release()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until nothing waits or is in flight; return whether that was reached.
+        """Wait until nothing that is here by now waits or is in flight; return whether that was reached.
 
         Args:
             timeout: Seconds to wait at most. Waits between attempts are cut to a second meanwhile.
         """
-        if self._empty():
+        counts = self.counts()
+        if not (counts.waiting or counts.in_flight):
             return True
         if threading.current_thread() is self._thread:
             return False  # a hook asks from the delivery thread, which cannot wait for itself
@@ -145,14 +147,13 @@ class Delivery:
         self.start()
         with _held(self._starting, _PARTING):
             done = False  # a start that is under way elsewhere has ended
-        # New hits may come between the moment when nothing waited and ours, so one look is not enough.
         while not done and (left := deadline - time.monotonic()) > 0 and self._running():
             self._outbox.hurry()
             if (worker := self._worker) is not None:
                 self._tell(worker.probe)
             emptied.wait(min(left, _RESTART))
             emptied.clear()
-            done = self._empty()
+            done = self._done >= counts.accepted or self._empty()
         with suppress(ValueError):
             self._waiters.remove(emptied)
         return done or self._empty()
@@ -231,7 +232,7 @@ class Delivery:
                 self._next_start = 0.0  # it ended as asked, so the next hit may start it at once
             self._gather()
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
-            self._told_empty()
+            self._told_empty(self._done)
             loop.close()
             gate.end()
 
@@ -250,7 +251,8 @@ class Delivery:
         self._outbox.hurry()
         worker.stop(deadline)
 
-    def _told_empty(self) -> None:
+    def _told_empty(self, accepted: int) -> None:
+        self._done = accepted
         for emptied in list(self._waiters):
             emptied.set()
 

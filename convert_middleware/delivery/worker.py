@@ -56,7 +56,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
-        self.on_empty: Callable[[], None] = _nothing
+        self.on_empty: Callable[[int], None] = _ignore  # told how many hits had been accepted by then
         self.gather: Callable[[], None] = _nothing  # called before looking at the outbox
 
     def wake(self) -> None:
@@ -80,10 +80,8 @@ class Worker:
             while True:
                 self.gather()
                 await self._fill()
-                if self._idle():
-                    self.on_empty()
-                    if self._deadline is not None:
-                        return
+                if self._idle() and self._deadline is not None:
+                    return
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     return
                 await self._sleep()
@@ -95,8 +93,12 @@ class Worker:
             await self._sender.close()
 
     def _idle(self) -> bool:
+        """Tell whether nothing is left to do, also to who waits for that."""
         counts = self._outbox.counts()
-        return not (counts.waiting or counts.in_flight or self._lanes)
+        if counts.waiting or counts.in_flight or self._lanes:
+            return False
+        self.on_empty(counts.accepted)
+        return True
 
     def _down(self) -> bool:
         return self._failures >= self._policy.trip_after
@@ -223,4 +225,8 @@ def _dice() -> float:
 
 
 def _nothing() -> None:
-    """Stand in for who waits for an empty outbox, and for who fills it."""
+    """Stand in for who fills the outbox."""
+
+
+def _ignore(_accepted: int) -> None:
+    """Stand in for who waits for an empty outbox."""
