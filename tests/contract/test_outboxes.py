@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
+from weakref import finalize
 
 import pytest
 from hypothesis import settings
@@ -19,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, Worth
+from convert_middleware.delivery.sqlite import SqliteOutbox
 
 T = TypeVar("T")
 NOW: Final = 1_800_000_000.0
@@ -36,7 +39,15 @@ class Kind:
         return self.name
 
 
-OUTBOXES: Final = [Kind("memory", MemoryOutbox)]
+def sqlite(max_hits: int, max_bytes: int) -> Outbox:
+    """Make an outbox in a file of its own, which goes when the outbox goes."""
+    folder = TemporaryDirectory()
+    outbox = SqliteOutbox(f"{folder.name}/outbox.db", max_hits=max_hits, max_bytes=max_bytes)
+    finalize(outbox, folder.cleanup)
+    return outbox
+
+
+OUTBOXES: Final = [Kind("memory", MemoryOutbox), Kind("sqlite", sqlite)]
 every_outbox = pytest.mark.parametrize("kind", OUTBOXES, ids=str)
 
 

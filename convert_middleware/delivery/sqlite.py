@@ -1,0 +1,541 @@
+"""Hits waiting in a file: what was accepted survives the process, and the workers of a machine share it.
+
+Every process has an account in the file, with what waits in its name and what it holds, and is alive as long
+as it renews it. What a dead process held may have left. The outbox stores opaque text and belongs to the
+delivery thread; requests never touch it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+from weakref import WeakSet
+
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
+from convert_middleware.delivery.sqlite_file import BUSY, OutboxError, is_broken, name_of, open_file
+from convert_middleware.errors import SettingsError
+
+MAX_DEAD: Final = 10_000  # dead letters kept
+LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
+_VICTIMS: Final = 1000  # hits looked at together when room runs out
+_AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
+
+_PUT: Final = (
+    "INSERT INTO hits (text, worth, accepted_at, due, attempts, waited, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_TAKE_RETRIES: Final = (
+    "UPDATE hits SET holder = ? WHERE id IN "
+    "(SELECT id FROM hits WHERE due > 0 AND due <= ? AND holder IS NULL ORDER BY due LIMIT ?) "
+    "RETURNING id, text, worth, accepted_at, due, attempts, waited, owner"
+)
+_TAKE_FRESH: Final = (
+    "UPDATE hits SET holder = ? WHERE id IN "
+    "(SELECT id FROM hits WHERE id > ? AND due = 0 AND holder IS NULL ORDER BY id LIMIT ?) "
+    "RETURNING id, text, worth, accepted_at, due, attempts, waited, owner"
+)
+_RETRY: Final = (
+    "UPDATE hits SET due = ?, attempts = ?, waited = ?, owner = ?, holder = NULL WHERE id = ? AND holder = ?"
+)
+_BURY: Final = (
+    "INSERT INTO dead (text, worth, accepted_at, attempts, reason, died_at) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_FORGET_DEAD: Final = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?"
+_TAKE_BACK: Final = (
+    "UPDATE hits SET holder = NULL, owner = ?, due = max(accepted_at, ?) WHERE holder = ? "
+    "RETURNING length(CAST(text AS BLOB))"
+)
+_VICTIMS_FIRST: Final = (  # the least valuable; of these the retry that is due last, then the oldest
+    "SELECT id, owner, length(CAST(text AS BLOB)) FROM hits WHERE holder IS NULL "
+    "ORDER BY worth, due = 0, -due, id LIMIT ?"
+)
+_TELL_OWNER: Final = (
+    "UPDATE accounts SET waiting = waiting - ?, bytes = bytes - ?, ceded = ceded + ? WHERE id = ?"
+)
+_KEEP_ACCOUNT: Final = (
+    "INSERT INTO accounts (id, alive_until, held, waiting, bytes) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until, held = excluded.held, "
+    "waiting = excluded.waiting, bytes = excluded.bytes, ceded = 0"
+)
+_NEXT: Final = (
+    "SELECT EXISTS (SELECT 1 FROM hits WHERE id > ? AND due = 0 AND holder IS NULL), "
+    "(SELECT min(due) FROM hits WHERE due > 0 AND holder IS NULL), "
+    "(SELECT min(alive_until) FROM accounts WHERE held > 0 AND id <> ?), "
+    "EXISTS (SELECT 1 FROM accounts WHERE id <> ?)"
+)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A hit this process holds, and in which of the files it opened one after the other it has its row."""
+
+    row: int
+    file: int
+    entry: Entry
+
+
+@dataclass(slots=True)
+class _Step:
+    """What one transaction does to the account; it comes into force when the transaction is written."""
+
+    connection: sqlite3.Connection
+    others: list[tuple[int, int, float]]  # id, held, alive until
+    waiting: int
+    bytes: int
+    held: int
+    room_hits: int
+    room_bytes: int
+    alive_until: float
+    gained: int = 0
+    ceded: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    lost: list[int] = field(default_factory=list)  # rows that certainly never left
+    landed: list[int] = field(default_factory=list)  # ids of entries no longer in flight
+
+    def enter(self, size: int) -> None:
+        """Let a hit of ours wait."""
+        self.waiting += 1
+        self.bytes += size
+        self.room_hits -= 1
+        self.room_bytes -= size
+
+    def leave(self, me: int, gone: Iterable[tuple[int, int]]) -> None:
+        """Let hits wait no longer; those of others become ours, and their owners are told."""
+        number: Counter[int] = Counter()
+        size: Counter[int] = Counter()
+        for owner, length in gone:
+            number[owner] += 1
+            size[owner] += length
+        for owner, many in number.items():
+            self.room_hits += many
+            self.room_bytes += size[owner]
+            if owner == me:
+                self.waiting -= many
+                self.bytes -= size[owner]
+            else:
+                self.gained += many
+                self.connection.execute(_TELL_OWNER, (many, size[owner], many, owner))
+
+
+class SqliteOutbox:
+    """The outbox of all processes of a machine that name the same file.
+
+    Ends of hits are written together with the next batch put or taken, or by :meth:`commit`. Whatever fails
+    raises :class:`~convert_middleware.delivery.sqlite_file.OutboxError` and did not happen; the next call
+    tries again, with a new file if the old one is gone or broken.
+
+    Args:
+        path: The file; made if there is none.
+        max_hits: How many may wait, those of all processes together.
+        max_bytes: How many bytes of text may wait.
+        max_dead: How many dead letters are kept; the oldest go.
+        lease: Seconds without a sign of life after which a process counts as dead.
+        repeat_expired: Whether to send again what a dead process held, although it may have left.
+        clock: Returns seconds since the epoch.
+
+    Raises:
+        SettingsError: There can be no such file, or it is not ours.
+        OutboxError: The file cannot be opened at the moment.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_hits: int = MAX_HITS,
+        max_bytes: int = MAX_BYTES,
+        max_dead: int = MAX_DEAD,
+        lease: float = LEASE,
+        repeat_expired: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100 - SQLite takes text, and cwd may change
+        self._max_hits = max_hits
+        self._max_bytes = max_bytes
+        self._max_dead = max_dead
+        self._lease = lease
+        self._repeat_expired = repeat_expired
+        self._clock = clock
+        connection, self.set_aside = open_file(self._path)  # set_aside: broken files renamed so far
+        connection.close()
+        self.after_fork()
+        _OPEN.add(self)
+
+    def after_fork(self) -> None:
+        """Begin with an account of one's own: in a forked child what was here belongs to the parent."""
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._thorough = False
+        self._file = 0
+        self._cursor = 0  # no fresh hit has this id or a lower one
+        self._me = secrets.randbits(62)
+        self._flying: dict[int, _Flight] = {}
+        self._ended: list[int] = []
+        self._buried: list[tuple[str, int, float, int, str, float]] = []
+        self._receipts: dict[int, object] = {}
+        self._gained = self._ceded = self._waiting = self._held = 0
+        self._delivered = self._dead = 0
+        self._dropped: Counter[str] = Counter()
+        self._shown = Counts()
+        self.lost: deque[object] = deque()  # receipts of hits that were not counted and never will be
+
+    async def put(self, entries: list[Entry]) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        if not entries:
+            return
+        rows = [(e.text, int(e.worth), e.accepted_at, 0.0, e.attempts, e.waited, self._me) for e in entries]
+        with self._step("store hits") as step:
+            step.connection.executemany(_PUT, rows)
+            last: int = step.connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+            step.gained += len(entries)
+            for row, entry in enumerate(entries, last - len(entries) + 1):
+                step.enter(_size(entry.text))
+                if entry.receipt is not None:
+                    self._receipts[row] = entry.receipt
+            self._make_room(step)
+
+    async def take(self, number: int, now: float) -> list[Entry]:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        with self._lock:
+            due = await self.next_due()
+            if not self._ended and not self._buried and (due is None or due > max(now, self._clock())):
+                return []
+            with self._step("take hits") as step:
+                self._reclaim(step)
+                execute, me = step.connection.execute, self._me
+                rows = sorted(execute(_TAKE_RETRIES, (me, now, number)).fetchall(), key=_due)
+                cursor = self._cursor
+                if room := number - len(rows):
+                    fresh = sorted(execute(_TAKE_FRESH, (me, cursor, room)).fetchall())
+                    cursor = fresh[-1][0] if len(fresh) == room else _last_id(step.connection)
+                    rows += fresh
+                step.leave(me, ((row[7], _size(row[1])) for row in rows))
+                step.held += len(rows)
+            self._cursor = cursor
+            return [self._take_off(*row) for row in rows]
+
+    def _take_off(
+        self, row: int, text: str, worth: int, accepted_at: float, _due: float, attempts: int, waited: float,
+        _owner: int,
+    ) -> Entry:  # fmt: skip
+        entry = Entry(text, worth, accepted_at, attempts, waited, self._receipts.pop(row, None))
+        self._flying[id(entry)] = _Flight(row, self._file, entry)
+        self._show()
+        return entry
+
+    async def settle(self, entry: Entry) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        self._land(entry)
+        self._delivered += 1
+        self._show()
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`; the hit is kept as a dead letter."""
+        self._land(entry)
+        letter = (entry.text, int(entry.worth), entry.accepted_at, entry.attempts, reason, self._clock())
+        self._buried.append(letter)
+        self._dead += 1
+        self._lose(entry.receipt)
+        self._show()
+
+    async def drop(self, entry: Entry, reason: str) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        self._land(entry)
+        self._dropped[reason] += 1
+        if reason != "ambiguous":  # what may have been counted must not be counted again
+            self._lose(entry.receipt)
+        self._show()
+
+    async def retry(self, entry: Entry, due: float) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        self._put_back([(entry, due)])
+
+    async def release(self, entries: Iterable[Entry] | None = None) -> None:
+        """Give back what was taken and certainly did not leave; all that is in flight by default."""
+        with self._lock:
+            given = [flight.entry for flight in self._flying.values()] if entries is None else list(entries)
+            self._put_back([(entry, entry.accepted_at) for entry in given])
+
+    async def commit(self) -> None:
+        """Write what ended since the last batch."""
+        if self._ended or self._buried:
+            with self._step("write what was delivered"):
+                pass
+
+    async def renew(self, now: float) -> None:
+        """Give a sign of life; whatever is written is one too."""
+        with self._step("renew its leases") as step:
+            step.alive_until = now + self._lease
+
+    async def next_due(self) -> float | None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`; with other processes never None."""
+        with self._lock, self._faults("look for hits"):
+            connection = self._connected()
+            fresh, due, expiry, others = connection.execute(
+                _NEXT, (self._cursor, self._me, self._me)
+            ).fetchone()
+        if fresh:
+            return 0.0
+        # Somebody else may leave something at any time.
+        moments = [due, expiry, self._clock() + self._lease if others else None]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def counts(self) -> Counts:
+        """Return the account of this process: of what it accepted and took over, less what others took."""
+        return self._shown
+
+    async def close(self) -> None:
+        """Write what ended and leave the file; what is still in flight may have left."""
+        with self._lock:
+            if self._repeat_expired:
+                await self.release()
+            for flight in list(self._flying.values()):
+                await self.drop(flight.entry, "interrupted")
+            with self._step("close") as step:
+                step.alive_until = 0.0
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the file; the next call opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, sqlite3.Error):
+            self.disconnect()
+
+    # Below, the lock is held.
+
+    @contextmanager
+    def _step(self, doing: str) -> Iterator[_Step]:
+        """Do something in one transaction, together with what ended since the last one."""
+        with self._lock, self._faults(doing):
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            step = self._begin(connection)
+            yield step
+            account = (self._me, step.alive_until, step.held, step.waiting, step.bytes)
+            connection.execute(_KEEP_ACCOUNT, account)
+            connection.execute("COMMIT")
+            self._ended.clear()
+            self._buried.clear()
+            self._gained += step.gained
+            self._ceded += step.ceded
+            self._waiting = step.waiting
+            self._held = step.held
+            self._dropped += step.dropped
+            for key in step.landed:
+                del self._flying[key]
+            for row in step.lost:
+                self._lose(self._receipts.pop(row, None))
+            self._show()
+
+    def _begin(self, connection: sqlite3.Connection) -> _Step:
+        accounts = connection.execute("SELECT id, waiting, bytes, held, ceded, alive_until FROM accounts")
+        mine, others = (0, 0, 0), []
+        room_hits, room_bytes = self._max_hits, self._max_bytes
+        for key, waiting, size, held, ceded, alive_until in accounts.fetchall():
+            room_hits -= waiting
+            room_bytes -= size
+            if key == self._me:
+                mine = waiting, size, ceded
+            else:
+                others.append((key, held, alive_until))
+        if self._ended:
+            ended = [(row, self._me) for row in self._ended]
+            connection.executemany("DELETE FROM hits WHERE id = ? AND holder = ?", ended)
+        if self._buried:
+            connection.executemany(_BURY, self._buried)
+            connection.execute(_FORGET_DEAD, (self._max_dead,))
+        return _Step(
+            connection, others, mine[0], mine[1], self._held - len(self._ended), room_hits, room_bytes,
+            self._clock() + self._lease, ceded=mine[2],
+        )  # fmt: skip
+
+    @contextmanager
+    def _faults(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if self._connection is not None and self._connection.in_transaction:
+                with suppress(sqlite3.Error):  # SQLite has rolled back of its own accord after some errors
+                    self._connection.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if is_broken(error):
+                self._lose_file()
+            raise OutboxError(self._path, doing, name_of(error)) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._identity == _identity(self._path):
+            return self._connection
+        if self._connection is not None:
+            self._lose_file()
+            raise OutboxError(self._path, "find its file", "it is gone")
+        try:
+            self._connection, aside = open_file(self._path, thorough=self._thorough)
+        except SettingsError as error:
+            raise OutboxError(self._path, "open", error.reason) from error
+        self.set_aside += aside
+        found = _identity(self._path)
+        if self._identity not in (None, found):
+            self._lose_file()
+            raise OutboxError(self._path, "find its file", "another one is in its place")
+        self._identity, self._thorough = found, False
+        return self._connection
+
+    def _lose_file(self) -> None:
+        """Leave a file that is gone or broken, and count what waited in it as dropped."""
+        with suppress(sqlite3.Error):
+            self.disconnect()
+        self._identity, self._thorough = None, True
+        self._file += 1
+        self._cursor = self._held = 0
+        self._ended.clear()
+        self._receipts.clear()  # another process may have sent these hits
+        if self._waiting:
+            self._dropped["file lost"] += self._waiting
+        self._waiting = 0
+        self._show()
+
+    def _reclaim(self, step: _Step) -> None:
+        """Deal with what dead processes held."""
+        for key, held, alive_until in step.others:
+            if not held or alive_until >= self._clock():
+                continue
+            if self._repeat_expired:
+                sizes = step.connection.execute(_TAKE_BACK, (self._me, _AT_ONCE, key)).fetchall()
+                for (size,) in sizes:
+                    step.enter(size)
+                step.gained += len(sizes)
+            else:
+                gone = step.connection.execute("DELETE FROM hits WHERE holder = ?", (key,)).rowcount
+                step.gained += gone
+                step.dropped["interrupted"] += gone
+            step.connection.execute("UPDATE accounts SET held = 0 WHERE id = ?", (key,))
+
+    def _make_room(self, step: _Step) -> None:
+        while step.room_hits < 0 or step.room_bytes < 0:
+            many = _VICTIMS if step.room_bytes < 0 else min(_VICTIMS, -step.room_hits)
+            victims = step.connection.execute(_VICTIMS_FIRST, (many,)).fetchall()
+            if not victims:
+                return
+            for row, owner, size in victims:
+                if step.room_hits >= 0 and step.room_bytes >= 0:
+                    return
+                step.connection.execute("DELETE FROM hits WHERE id = ?", (row,))
+                step.leave(self._me, [(owner, size)])
+                step.dropped["overflow"] += 1
+                step.lost.append(row)
+
+    def _put_back(self, entries: list[tuple[Entry, float]]) -> None:
+        """Let hits in flight wait again."""
+        with self._step("take hits back") as step:
+            for entry, due in entries:
+                row = self._wait_again(step, self._flying[id(entry)], max(due, _AT_ONCE))
+                step.landed.append(id(entry))
+                if row and entry.receipt is not None:
+                    self._receipts[row] = entry.receipt
+            self._make_room(step)
+
+    def _wait_again(self, step: _Step, flight: _Flight, due: float) -> int:
+        """Return the row in which a hit in flight waits, 0 if our lease of it was over."""
+        entry, row, execute = flight.entry, flight.row, step.connection.execute
+        if flight.file == self._file:
+            change = (due, entry.attempts, entry.waited, self._me, row, self._me)
+            step.held -= 1
+            if not execute(_RETRY, change).rowcount:
+                step.dropped["lease lost"] += 1
+                return 0
+        else:
+            hit = (
+                entry.text,
+                int(entry.worth),
+                entry.accepted_at,
+                due,
+                entry.attempts,
+                entry.waited,
+                self._me,
+            )
+            row = execute(_PUT, hit).lastrowid or 0
+        step.enter(_size(entry.text))
+        return row
+
+    def _land(self, entry: Entry) -> None:
+        flight = self._flying.pop(id(entry))
+        if flight.file == self._file:
+            self._ended.append(flight.row)
+
+    def _lose(self, receipt: object) -> None:
+        if receipt is not None:
+            self.lost.append(receipt)
+
+    def _show(self) -> None:
+        self._shown = Counts(
+            self._gained - self._ceded,
+            self._delivered,
+            self._waiting,
+            len(self._flying),
+            self._dead,
+            dict(self._dropped),
+        )
+
+
+_OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
+_held_by_fork: list[SqliteOutbox] = []
+
+
+def _before_fork() -> None:
+    """Close all files: a child that inherits an open one shares its locks without the system knowing."""
+    for outbox in list(_OPEN):
+        if outbox._lock.acquire(timeout=BUSY):  # noqa: SLF001 - it is the class's own module
+            _held_by_fork.append(outbox)
+            with suppress(sqlite3.Error):
+                outbox.disconnect()
+
+
+def _after_fork_in_parent() -> None:
+    while _held_by_fork:
+        _held_by_fork.pop()._lock.release()  # noqa: SLF001 - as above
+
+
+def _after_fork_in_child() -> None:
+    _held_by_fork.clear()
+    for outbox in list(_OPEN):
+        outbox.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _due(row: tuple[int, str, int, float, float, int, float, int]) -> float:
+    return row[4]
+
+
+def _last_id(connection: sqlite3.Connection) -> int:
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'hits'").fetchone()
+    return found[0] if found else 0
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a third of the price of Path, and asked for with every batch
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
