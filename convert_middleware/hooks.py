@@ -191,7 +191,12 @@ class Announcer:
             self._call(number, lambda hook: getattr(hook, "force_flush", _ignore)(timeout))
 
     def shutdown(self) -> None:
-        """Tell the hooks that no event follows."""
+        """Tell the hooks that no event follows, and say what was not logged."""
+        for kind, (when, left_out) in list(self._logged.items()):
+            if left_out:
+                self._logged[kind] = when, 0
+                with suppress(Exception):
+                    logger.warning("%d log lines of the kind %r were left out.", left_out, kind)
         for number in list(self._failures):
             self._call(number, lambda hook: getattr(hook, "shutdown", _nothing)())
 

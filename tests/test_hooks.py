@@ -76,6 +76,20 @@ def test_a_hook_that_raises_harms_neither_caller_nor_other_hooks(
     assert "secret" not in caplog.text
 
 
+def test_what_was_not_logged_is_said_at_the_end_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    announcer = Announcer([], clock)
+    for _ in range(4):
+        announcer.log(logging.WARNING, "trouble", "There is trouble.")
+    announcer.log(logging.WARNING, "luck", "There is luck.")
+    announcer.shutdown()
+    announcer.shutdown()
+    assert [record.getMessage() for record in caplog.records] == [
+        "There is trouble.",
+        "There is luck.",
+        "3 log lines of the kind 'trouble' were left out.",
+    ]
+
+
 def test_an_interrupt_from_the_keyboard_is_not_swallowed(clock: Clock) -> None:
     announcer = Announcer([Failing(KeyboardInterrupt())], clock)
     for _ in range(2):
