@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.children import say
 from benchmarks.visitors import queries
-from convert_middleware.delivery import Delivery, HttpxSender, MemoryOutbox, Policy, Worth
+from convert_middleware.delivery import Delivery, MemoryOutbox, Policy, Worth
+from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.hooks import Announcer
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ _CONNECTIONS: Final = 16
 _AGENT: Final = "ConvertAgent/1.0 benchmark"
 
 
-def ours(library: str, port: int) -> Send:
+def ours(sender: str, port: int) -> Send:
     """Hand over to delivery, which takes from its outbox, sends, decides and settles."""
     delivery = Delivery(
         MemoryOutbox(),
-        partial(HttpxSender, _endpoint(port), library),
+        make_sender(sender, _endpoint(port)),
         Policy(),
         Announcer((), time.monotonic),
     )
@@ -86,6 +87,7 @@ def plain_socket(port: int) -> Send:
 
 
 SENDERS: Final[dict[str, Callable[[int], Send]]] = {
+    "our pyreqwest": partial(ours, "pyreqwest"),
     "our httpx": partial(ours, "httpx"),
     "our httpx2": partial(ours, "httpx2"),
     "httpx.AsyncClient": partial(client, "httpx"),
