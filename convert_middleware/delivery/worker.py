@@ -52,6 +52,7 @@ class Worker:
         self._clock = clock
         self._lanes: set[asyncio.Task[None]] = set()
         self._failures = 0  # in a row
+        self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
@@ -120,6 +121,7 @@ class Worker:
     async def _drive(self, first: Entry) -> None:
         entry: Entry | None = first
         while entry is not None:
+            failed = self._failed
             try:
                 outcome = await self._sender.send(entry.text)
             except asyncio.CancelledError as error:
@@ -129,7 +131,7 @@ class Worker:
                 outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)  # the sender's own, not ours
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a sender may raise anything; the hit is settled
                 outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)
-            await self._settle(entry, outcome)
+            await self._settle(entry, outcome, news=failed == self._failed)
             entry = None if self._down() else await self._next()
 
     async def _next(self) -> Entry | None:
@@ -141,15 +143,14 @@ class Worker:
             entry = entries[0]
             if not self._policy.expired(now - entry.accepted_at - entry.waited):
                 return entry
-            await self._outbox.drop(entry, "expired")
-            self._announcer.announce(HitDropped(reason="expired"))
+            await self._drop(entry, "expired", "waited too long")
         return None
 
-    async def _settle(self, entry: Entry, outcome: Outcome) -> None:
+    async def _settle(self, entry: Entry, outcome: Outcome, *, news: bool) -> None:
         now = self._clock()
         entry.attempts += 1
         age = now - entry.accepted_at
-        self._note_health(entry, outcome, now)
+        self._note_health(entry, outcome, now, news=news)
         decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
         announcer = self._announcer
         if decision.action is Action.SETTLE:
@@ -166,15 +167,23 @@ class Worker:
             announcer.announce(HitDead(reason=decision.reason))
             announcer.log(logging.ERROR, "dead", "A hit was refused for good: %s.", decision.reason)
         else:
-            await self._outbox.drop(entry, decision.reason)
-            announcer.announce(HitDropped(reason=decision.reason))
-            kind = f"dropped {decision.reason}"
-            announcer.log(
-                logging.WARNING, kind, "A hit was dropped: %s (%s).", decision.reason, outcome.reason
-            )
+            await self._drop(entry, decision.reason, outcome.reason)
 
-    def _note_health(self, entry: Entry, outcome: Outcome, now: float) -> None:
-        """Count failures in a row, and tell when the server goes down and comes back."""
+    async def _drop(self, entry: Entry, reason: str, why: str) -> None:
+        await self._outbox.drop(entry, reason)
+        self._announcer.announce(HitDropped(reason=reason))
+        kind = f"dropped {reason}"
+        self._announcer.log(logging.WARNING, kind, "A hit was dropped: %s (%s).", reason, why)
+
+    def _note_health(self, entry: Entry, outcome: Outcome, now: float, *, news: bool) -> None:
+        """Count failures in a row, and tell when the server goes down and comes back.
+
+        Args:
+            entry: What was tried.
+            outcome: What came of it.
+            now: Seconds since the epoch.
+            news: Whether no other attempt failed since this one began.
+        """
         was_down = self._down()
         if outcome.result in (Result.DELIVERED, Result.REJECTED):
             self._failures = 0
@@ -183,7 +192,11 @@ class Worker:
             return
         if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
             return  # a hit that fails again and again says nothing of the others
+        if was_down and not news:  # a burst that fails together is one moment of trouble, not many probes
+            self._probe_at = max(self._probe_at, now + self._hurried(outcome.retry_after or 0.0))
+            return
         self._failures += 1
+        self._failed += 1
         if outcome.result is Result.UNAUTHORISED:
             self._failures = max(self._failures, self._policy.trip_after)
         if not self._down():

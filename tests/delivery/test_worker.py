@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from convert_middleware.delivery import Counts, Policy, Worth
+from convert_middleware.delivery.worker import LANES
+from convert_middleware.hooks import Event, HitRetried
 from tests.servers import Behaviour, TrackingServer, after, answer, close, refused_port, reset
 
 from .conftest import QUICK, Deliver, until
 
 if TYPE_CHECKING:
-    from convert_middleware.hooks import Event
     from tests.servers import Seen
 
 REPEATING: Final = Policy(on_ambiguous="retry", first_delay=0.01, max_delay=0.02)
@@ -106,6 +107,19 @@ def test_a_server_that_is_down_gets_one_request_at_a_time(
     assert delivery.counts() == Counts(accepted=60, delivered=60)
 
 
+def test_a_burst_that_fails_at_once_is_one_failure_and_waited_for_as_such(
+    tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.script(*[after(0.3, answer(503))] * LANES)
+    # Thirteen doublings would make it two minutes.
+    delivery = deliver(tracking_server.endpoint, Policy(first_delay=0.02, max_delay=1e6))
+    for number in range(LANES):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    until(lambda: delivery.counts().delivered == LANES)
+    assert len(tracking_server.requests) == 2 * LANES
+
+
 def test_401_twenty_times_pauses_with_one_loud_line_and_then_everything_is_delivered(
     tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,7 +152,9 @@ def test_one_hit_that_always_gets_500_does_not_hold_up_the_others(
     assert delivery.counts().waiting == 1
 
 
-def test_what_is_too_old_is_counted_expired_and_what_is_younger_arrives(deliver: Deliver) -> None:
+def test_what_is_too_old_is_counted_expired_and_said_and_what_is_younger_arrives(
+    deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
     now = [1_800_000_000.0]
     with refused_port() as port:
         delivery = deliver(f"http://127.0.0.1:{port}/track/", QUICK, clock=lambda: now[0])
@@ -152,6 +168,24 @@ def test_what_is_too_old_is_counted_expired_and_what_is_younger_arrives(deliver:
 
         assert sorted(server.targets) == [f"/track/?n=5.{number}" for number in range(10)]
     assert delivery.counts() == Counts(accepted=60, delivered=10, dropped={"expired": 50})
+    assert caplog.text.count("A hit was dropped: expired") == 1
+
+
+def test_a_hit_that_expires_while_it_waits_is_said(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, events = [1_800_000_000.0], list[Event]()
+    tracking_server.script(answer(503))
+    patient = Policy(first_delay=1e6, max_delay=1e6)
+    delivery = deliver(tracking_server.endpoint, patient, events.append, clock=lambda: now[0])
+    delivery.hand_over("t=35%7Csecret-order", Worth.REVENUE)
+    until(lambda: any(isinstance(event, HitRetried) for event in events))
+    now[0] += 3601.0
+
+    assert delivery.flush(5)
+    assert delivery.counts() == Counts(accepted=1, dropped={"expired": 1})
+    assert "A hit was dropped: expired (waited too long)." in caplog.messages
+    assert "secret-order" not in caplog.text
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
