@@ -23,6 +23,8 @@ from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entr
 from convert_middleware.delivery.sqlite_file import BUSY, OutboxError, is_broken, name_of, open_file
 from convert_middleware.errors import SettingsError
 
+__all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
+
 MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
 _VICTIMS: Final = 1000  # hits looked at together when room runs out
@@ -68,7 +70,8 @@ _NEXT: Final = (
     "SELECT EXISTS (SELECT 1 FROM hits WHERE id > ? AND due = 0 AND holder IS NULL), "
     "(SELECT min(due) FROM hits WHERE due > 0 AND holder IS NULL), "
     "(SELECT min(alive_until) FROM accounts WHERE held > 0 AND id <> ?), "
-    "EXISTS (SELECT 1 FROM accounts WHERE id <> ?)"
+    "EXISTS (SELECT 1 FROM accounts WHERE id <> ?), "
+    "EXISTS (SELECT 1 FROM accounts WHERE id = ? AND ceded > 0)"
 )
 
 
@@ -137,6 +140,7 @@ class SqliteOutbox:
         max_bytes: How many bytes of text may wait.
         max_dead: How many dead letters are kept; the oldest go.
         lease: Seconds without a sign of life after which a process counts as dead.
+        busy: Seconds to wait for another process that writes.
         repeat_expired: Whether to send again what a dead process held, although it may have left.
         clock: Returns seconds since the epoch.
 
@@ -153,6 +157,7 @@ class SqliteOutbox:
         max_bytes: int = MAX_BYTES,
         max_dead: int = MAX_DEAD,
         lease: float = LEASE,
+        busy: float = BUSY,
         repeat_expired: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -161,9 +166,12 @@ class SqliteOutbox:
         self._max_bytes = max_bytes
         self._max_dead = max_dead
         self._lease = lease
+        self._busy = busy
         self._repeat_expired = repeat_expired
         self._clock = clock
-        connection, self.set_aside = open_file(self._path)  # set_aside: broken files renamed so far
+        connection, self.set_aside = open_file(
+            self._path, busy=busy
+        )  # set_aside: broken files renamed so far
         connection.close()
         self.after_fork()
         _OPEN.add(self)
@@ -279,9 +287,12 @@ class SqliteOutbox:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`; with other processes never None."""
         with self._lock, self._faults("look for hits"):
             connection = self._connected()
-            fresh, due, expiry, others = connection.execute(
-                _NEXT, (self._cursor, self._me, self._me)
-            ).fetchone()
+            me = self._me
+            row = connection.execute(_NEXT, (self._cursor, me, me, me)).fetchone()
+            fresh, due, expiry, others, ceded = row
+        if ceded:  # what others took must not seem to wait
+            with self._step("note what others took"):
+                pass
         if fresh:
             return 0.0
         # Somebody else may leave something at any time.
@@ -382,7 +393,7 @@ class SqliteOutbox:
             self._lose_file()
             raise OutboxError(self._path, "find its file", "it is gone")
         try:
-            self._connection, aside = open_file(self._path, thorough=self._thorough)
+            self._connection, aside = open_file(self._path, busy=self._busy, thorough=self._thorough)
         except SettingsError as error:
             raise OutboxError(self._path, "open", error.reason) from error
         self.set_aside += aside

@@ -111,11 +111,12 @@ def check_place(path: str) -> None:
         raise SettingsError("outbox", f"is {shown(path)}, which is a directory; name a file in it")
 
 
-def open_file(path: str, *, thorough: bool = True) -> tuple[sqlite3.Connection, int]:
+def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[sqlite3.Connection, int]:
     """Open the file, made anew if need be.
 
     Args:
         path: Where it is.
+        busy: Seconds to wait for another process.
         thorough: Read it from end to end and count what it holds anew.
 
     Returns:
@@ -129,20 +130,20 @@ def open_file(path: str, *, thorough: bool = True) -> tuple[sqlite3.Connection, 
     try:
         with _alone(path):
             try:
-                return _open(path, thorough), 0
+                return _open(path, busy, thorough), 0
             except sqlite3.DatabaseError as error:
                 if not is_broken(error):
                     raise
             _set_aside(path)
-            return _open(path, thorough), 1
+            return _open(path, busy, thorough), 1
     except sqlite3.Error as error:
         raise OutboxError(path, "open", name_of(error)) from error
     except OSError as error:
         raise OutboxError(path, "open", error.strerror or type(error).__name__) from error
 
 
-def _open(path: str, thorough: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+def _open(path: str, busy: float, thorough: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path)
         if thorough:
