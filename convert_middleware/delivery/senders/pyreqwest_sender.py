@@ -68,6 +68,7 @@ class PyreqwestSender:
         """
         builder = (
             ClientBuilder()
+            .runtime_multithreaded(False)  # more threads cost more CPU time for each request
             .user_agent(user_agent())
             .default_headers({"Accept": "*/*", "Accept-Encoding": "identity"})
             .http1_only()

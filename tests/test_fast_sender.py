@@ -1,0 +1,181 @@
+"""What the fast sender takes from its environment, and what it must not do to the process it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convert_middleware.delivery.policy import Outcome, Result
+from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
+from convert_middleware.errors import SettingsError
+from tests.servers import Authority, ForwardProxy, TrackingServer, answer_and_close, refused_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from convert_middleware.delivery import Sender
+
+FAR = "https://convert.example/track/"
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def send(sender: Sender, *texts: str) -> list[Outcome]:
+    async def story() -> list[Outcome]:
+        await sender.open()
+        try:
+            return [await sender.send(text) for text in texts or ("c=2&p=1",)]
+        finally:
+            await sender.close()
+
+    return asyncio.run(story())
+
+
+def result(endpoint: str) -> Result:
+    return send(PyreqwestSender(endpoint))[0].result
+
+
+# --- the wire ---------------------------------------------------------------------------------------------
+
+
+def test_a_query_arrives_byte_for_byte_and_no_log_knows_it(
+    tracking_server: TrackingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    text = "c=2&p=1&t=35%7Cab-1_2.3~%27%22%20%E2%82%AC%2F%7C1599.99%7C10&e=a,b"
+
+    send(PyreqwestSender(tracking_server.endpoint), text)
+
+    assert tracking_server.targets == [f"/track/?{text}"]
+    assert "1599.99" not in caplog.text
+
+
+def test_no_request_is_repeated_when_the_server_closes_the_connection_in_the_same_moment(
+    tracking_server: TrackingServer,
+) -> None:
+    tracking_server.default = answer_and_close(announced=False)
+    texts = [f"n={number}" for number in range(150)]
+
+    outcomes = send(PyreqwestSender(tracking_server.endpoint), *texts)
+
+    seen = tracking_server.targets
+    assert len(set(seen)) == len(seen)
+    for text, outcome in zip(texts, outcomes, strict=True):
+        assert outcome.result in (Result.DELIVERED, Result.AMBIGUOUS)
+        assert outcome.result is Result.AMBIGUOUS or f"/track/?{text}" in seen
+
+
+def test_a_handshake_that_is_never_answered_sent_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert result(f"https://127.0.0.1:{silent.getsockname()[1]}/track/") is Result.NOT_SENT
+
+
+def test_a_sender_that_is_not_open_sends_nothing() -> None:
+    outcome = asyncio.run(PyreqwestSender(FAR).send("c=2"))
+
+    assert outcome.result is Result.NOT_SENT
+
+
+# --- the environment --------------------------------------------------------------------------------------
+
+
+def test_https_goes_through_the_proxy_of_the_environment(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with (
+        TrackingServer(tls=authority.server("convert.example")) as server,
+        ForwardProxy(server.port) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:secret@"))
+
+        assert result(FAR) is Result.DELIVERED
+        assert [(seen.method, seen.target) for seen in proxy.requests] == [("CONNECT", "convert.example:443")]
+        assert proxy.requests[0].all("Proxy-Authorization") == ["Basic bWU6c2VjcmV0"]
+        assert server.targets == ["/track/?c=2&p=1"]
+        assert server.requests[0].all("Proxy-Authorization") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "spelling"), [("HTTP_PROXY", "http://127.0.0.1:{}"), ("ALL_PROXY", "127.0.0.1:{}")]
+)
+def test_plain_requests_go_through_the_proxy_with_the_user_agent_unchanged(
+    name: str, spelling: str, tracking_server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy(tracking_server.port) as proxy:
+        monkeypatch.setenv(name, spelling.format(proxy.port))
+
+        assert result("http://convert.example/track/") is Result.DELIVERED
+    assert len(proxy.requests) == 1
+    (seen,) = tracking_server.requests
+    assert seen.all("User-Agent")[0].startswith("ConvertAgent/")
+
+
+def test_no_proxy_is_honoured(tracking_server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForwardProxy(tracking_server.port) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+        assert result(tracking_server.endpoint) is Result.DELIVERED
+    assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("refuse", [403, 407, 502])
+def test_a_tunnel_that_the_proxy_refuses_sent_nothing(refuse: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused_port() as closed, ForwardProxy(closed, refuse=refuse) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+
+        assert result(FAR) is Result.NOT_SENT
+        assert [seen.method for seen in proxy.requests] == ["CONNECT"]
+
+
+def test_a_proxy_that_cannot_be_reached_was_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused_port() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+
+        assert result(FAR) is Result.NOT_SENT
+
+
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://[::1", "http://"])
+def test_a_proxy_that_cannot_be_used_gets_a_clear_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+
+    with pytest.raises(SettingsError, match=r"proxy that the environment names"):
+        result(FAR)
+
+
+@pytest.mark.parametrize("way", ["the last of a bundle", "a folder"])
+def test_certificates_of_a_bundle_or_a_folder_are_trusted(
+    way: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates = tmp_path / "certificates"
+    certificates.mkdir()
+    other = tmp_path / "other"
+    other.mkdir()
+    bundle = certificates / "bundle.pem"
+    bundle.write_bytes(Authority(other).file.read_bytes() + b"# mine\n" + authority.file.read_bytes())
+    if way == "a folder":
+        monkeypatch.setenv("SSL_CERT_DIR", str(certificates))
+    else:
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+
+    with TrackingServer(tls=authority.server()) as server:
+        assert result(server.endpoint) is Result.DELIVERED
+
+
+def test_certificates_that_cannot_be_read_get_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+
+    with pytest.raises(SettingsError, match="SSL_CERT_FILE"):
+        result(FAR)
