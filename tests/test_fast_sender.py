@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import subprocess
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
+from convert_middleware.delivery import ClientSender, HttpxSender
 from convert_middleware.delivery.policy import Outcome, Result
+from convert_middleware.delivery.senders.choose import FastSender, make_sender
 from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
 from convert_middleware.errors import SettingsError
 from tests.servers import Authority, ForwardProxy, TrackingServer, answer_and_close, refused_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from convert_middleware.delivery import Sender
@@ -179,3 +186,129 @@ def test_certificates_that_cannot_be_read_get_a_clear_error(
 
     with pytest.raises(SettingsError, match="SSL_CERT_FILE"):
         result(FAR)
+
+
+# --- the choice -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sender", "kind"),
+    [
+        ("auto", FastSender),
+        ("pyreqwest", FastSender),
+        ("httpx", HttpxSender),
+        ("httpx2", HttpxSender),
+        (httpx.AsyncClient, ClientSender),
+    ],
+    ids=["auto", "pyreqwest", "httpx", "httpx2", "a factory"],
+)
+def test_the_sender_that_is_named_is_made_and_sends(
+    sender: str | Callable[[], object], kind: type, tracking_server: TrackingServer
+) -> None:
+    make = make_sender(sender, tracking_server.endpoint)
+
+    first, second = make(), make()
+
+    assert type(first) is type(second) is kind
+    assert first is not second
+    assert send(first)[0].result is Result.DELIVERED
+
+
+@pytest.mark.parametrize("name", ["requests", "", "HTTPX"])
+def test_a_sender_of_another_name_gets_a_clear_error(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"'auto', 'pyreqwest', 'httpx', 'httpx2'"):
+        make_sender(name, FAR)
+
+
+def run(script: str, *arguments: str) -> tuple[str, str, int]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.strip(), done.stderr, done.returncode
+
+
+WITHOUT = """
+    import sys
+
+    class Blocker:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "pyreqwest":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Blocker())
+    from convert_middleware.delivery.senders.choose import make_sender
+    from convert_middleware.errors import SettingsError
+
+    try:
+        print(type(make_sender(sys.argv[1], "http://127.0.0.1/track/")()).__name__)
+    except SettingsError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("auto", "HttpxSender"),
+        (
+            "pyreqwest",
+            "sender needs pyreqwest, which is not installed; run: pip install convert-middleware[fast].",
+        ),
+    ],
+)
+def test_without_pyreqwest_the_other_is_taken_unless_it_was_asked_for(name: str, said: str) -> None:
+    assert run(WITHOUT, name) == (said, "", 0)
+
+
+# --- the process ------------------------------------------------------------------------------------------
+
+SENDING = """
+    import asyncio, os, sys
+    from convert_middleware.delivery.senders.choose import make_sender
+
+    async def main(text):
+        sender = make_sender(sys.argv[1], sys.argv[2])()
+        await sender.open()
+        print((await sender.send(text)).result, flush=True)
+        return sender
+"""
+FORK = """
+    kept = asyncio.run(main("parent=1"))  # its connection is open while the process forks
+    child = os.fork()
+    if child == 0:
+        async def again():
+            await (await main("child=1")).close()
+
+        kept = None
+        asyncio.run(again())
+        sys.exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("child ended with", code)
+    asyncio.run(kept.send("parent=2"))
+    asyncio.run(kept.close())
+"""
+LEAVE = """
+    sys.setswitchinterval(1)  # whoever wants the interpreter waits that long, or until it is let go
+
+    async def once():
+        await (await main("c=2")).close()
+
+    asyncio.run(once())
+"""
+
+
+@pytest.mark.parametrize("name", ["auto", "pyreqwest"])
+def test_a_forked_child_sends_and_its_parent_goes_on(name: str, tracking_server: TrackingServer) -> None:
+    said, errors, code = run(SENDING + FORK, name, tracking_server.endpoint)
+
+    assert (said.split("\n"), errors, code) == (["delivered", "delivered", "child ended with 0"], "", 0)
+    assert tracking_server.targets == ["/track/?parent=1", "/track/?child=1", "/track/?parent=2"]
+
+
+def test_a_process_that_ends_right_after_sending_ends_in_peace(tracking_server: TrackingServer) -> None:
+    for _ in range(8):
+        assert run(SENDING + LEAVE, "pyreqwest", tracking_server.endpoint) == ("delivered", "", 0)
