@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PREFIX: Final = "CONVERT_"
 _COOKIE_PREFIX: Final = "CONVERT_COOKIE_"
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
+_SENDERS: Final = ("auto", "pyreqwest", "httpx", "httpx2")
 _MAX_DRAIN: Final = 300.0  # seconds
 _SWITCH: Final = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
     ("0", "false", "no", "off"), False
@@ -64,7 +65,8 @@ class Settings:
         cookie: Attributes of the visitor cookie.
         outbox: Where hits wait: ``"memory://"``, with ``?max_hits=`` and ``&max_bytes=`` if wanted, or an
             outbox object.
-        sender: ``"auto"``, ``"httpx"``, ``"httpx2"``, or a function that returns an ``AsyncClient``.
+        sender: ``"auto"``: the fastest that is installed; ``"pyreqwest"``, ``"httpx"`` or ``"httpx2"``; or a
+            function that returns an ``AsyncClient``.
         on_ambiguous: ``"drop"`` or ``"retry"`` hits of which nobody knows whether they arrived.
         hooks: Callables that take events.
         strict: Whether a bad argument raises; otherwise it is logged and the page goes on.
@@ -160,10 +162,10 @@ class Settings:
         for name in ("strict", "cache_guard"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(name, f"must be True or False, not {shown(getattr(self, name))}")
-        if not (callable(self.sender) or self.sender in ("auto", "httpx", "httpx2")):
+        if not (callable(self.sender) or self.sender in _SENDERS):
             raise SettingsError(
                 "sender",
-                f"must be 'auto', 'httpx', 'httpx2' or a function that returns an AsyncClient, "
+                f"must be one of {', '.join(map(repr, _SENDERS))} or a function that returns an AsyncClient, "
                 f"not {shown(self.sender)}",
             )
         timeout: object = self.drain_timeout

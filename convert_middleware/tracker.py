@@ -18,15 +18,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.cookie import CookieCodec, RejectedError
-from convert_middleware.delivery import (
-    ClientSender,
-    Delivery,
-    HttpxSender,
-    Ledger,
-    Policy,
-    Sender,
-    open_outbox,
-)
+from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox
+from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
 from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, visitor_hash
 from convert_middleware.memory import Memory
@@ -110,7 +103,7 @@ class Tracker:
         )
         self._delivery = Delivery(
             outbox,
-            _sender_maker(settings.sender, endpoint),
+            make_sender(settings.sender, endpoint),
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,
@@ -309,12 +302,6 @@ class Tracker:
                 counts.dead,
                 counts.waiting,
             )
-
-
-def _sender_maker(sender: str | Callable[[], object], endpoint: str) -> Callable[[], Sender]:
-    if callable(sender):
-        return lambda: ClientSender(endpoint, sender)
-    return lambda: HttpxSender(endpoint, sender)
 
 
 def _let_go(delivery: Delivery, timeout: float) -> None:

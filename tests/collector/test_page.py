@@ -48,7 +48,8 @@ def page(address: str, collector: Collector) -> Iterator[Page]:
 
 
 def total(page: Page, label: str, value: str) -> None:
-    page.wait_for_selector(f"#totals div:has(dt:text-is('{label}')):has(dd:text-is('{value}'))", timeout=5000)
+    shown = f"#totals div:has(dt:text-is('{label}')):has(dd:text-is('{value}'))"
+    page.wait_for_selector(shown, timeout=20_000)
 
 
 def test_the_first_hit_replaces_the_instructions(page: Page, address: str, collector: Collector) -> None:
