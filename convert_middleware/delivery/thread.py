@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from convert_middleware.delivery.senders import Sender
     from convert_middleware.hooks import Announcer
 
-_RESTART: Final = 1.0  # seconds between two tries to start the thread
+_RESTART: Final = 1.0  # seconds between two tries to start the thread, and after its first crash
+_MAX_RESTART: Final = 60.0  # seconds; the pause doubles with every crash in a row
 _PARTING: Final = 0.5  # seconds the thread gets to close its connections after the deadline
 
 
@@ -74,6 +76,7 @@ class Delivery:
         self._deadline: float | None = None  # of the monotonic clock
         self._waiters: list[threading.Event] = []
         self._done = 0  # hits that had been accepted when last nothing was left to do
+        self._again: SimpleQueue[None] = SimpleQueue()  # unlike an event it may be told from anywhere
         self._lost = 0  # hits that the last drain gave up
         self._gate = ForkGate()
 
@@ -121,8 +124,8 @@ class Delivery:
             self._next_start = now + _RESTART
             self._deadline = None
             thread = threading.Thread(target=self._run, name="convert_middleware", daemon=True)
+            self._thread = thread  # before it starts, because a hook in it may ask whose it is
             thread.start()
-            self._thread = thread
         except RuntimeError:
             self._announcer.log(
                 logging.ERROR, "thread", "No thread could be started; hits are kept and sent when one can."
@@ -147,6 +150,7 @@ class Delivery:
         self.start()
         with _held(self._starting, _PARTING):
             done = False  # a start that is under way elsewhere has ended
+        self._again.put(None)
         while not done and (left := deadline - time.monotonic()) > 0 and self._running():
             self._outbox.hurry()
             if (worker := self._worker) is not None:
@@ -192,6 +196,7 @@ class Delivery:
     def signal_stop(self, deadline: float) -> None:
         """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""
         self._deadline = deadline
+        self._again.put(None)
         worker = self._worker
         if worker is not None:
             self._tell(lambda: self._stop(worker, deadline))
@@ -217,6 +222,23 @@ class Delivery:
     # --- in the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        pause = _RESTART
+        began = time.monotonic()
+        while not self._ended() and self._waits_after(pause):
+            long = time.monotonic() - began > 2 * _MAX_RESTART
+            pause, began = _RESTART if long else min(_MAX_RESTART, 2 * pause), time.monotonic()
+
+    def _waits_after(self, pause: float) -> bool:
+        """Rest after a crash, unless somebody is in a hurry, and tell whether hits wait then."""
+        while not self._again.empty():
+            self._again.get_nowait()
+        if self._deadline is None:
+            with suppress(Empty):
+                self._again.get(timeout=pause)
+        return not self._empty()
+
+    def _ended(self) -> bool:
+        """Deliver until the end is asked for, or a crash; tell whether it was the former."""
         gate = self._gate
         gate.begin()
         loop = PrivateLoop(gate)
@@ -235,6 +257,7 @@ class Delivery:
             self._told_empty(self._done)
             loop.close()
             gate.end()
+        return ending
 
     async def _work(self) -> None:
         worker = Worker(self._outbox, self._make_sender(), self._policy, self._announcer, self._clock)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convert_middleware import Settings, Tracker
-from convert_middleware.delivery import Counts, Delivery, Policy, Worth
+from convert_middleware.delivery import Counts, Delivery, HttpxSender, Policy, Worth
 from tests.servers import TrackingServer, after, answer, stall
 
 from .conftest import Deliver, until
@@ -134,14 +134,17 @@ def test_a_hook_can_close_and_flush_from_the_delivery_thread(
     tracking_server: TrackingServer, deliver: Deliver
 ) -> None:
     returned: list[bool] = []
+    all_there = threading.Event()
 
     def hook(event: Event) -> None:
+        all_there.wait(5)
         if not returned:
             returned.extend([delivery.flush(5), delivery.close(5)])
 
     delivery = deliver(tracking_server.endpoint, hook=hook)
     for number in range(20):
         delivery.hand_over(f"n={number}", Worth.GOAL)
+    all_there.set()
 
     until(lambda: delivery.counts().delivered + delivery.counts().dropped.get("shutdown", 0) >= 1)
     until(lambda: not delivery.counts().waiting and not delivery.counts().in_flight)
@@ -182,6 +185,46 @@ def test_a_drained_delivery_starts_again_with_the_next_hit(
         assert delivery.drain(5)
 
     assert delivery.counts() == Counts(accepted=3, delivered=3)
+
+
+def test_after_a_crash_the_thread_goes_on_by_itself_while_hits_wait(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[float] = []
+
+    def make_sender() -> HttpxSender:
+        made.append(time.monotonic())
+        if len(made) == 1:
+            raise RuntimeError("of the sender's")
+        return HttpxSender(tracking_server.endpoint)
+
+    delivery = deliver(tracking_server.endpoint, make_sender=make_sender)
+    for number in range(3):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    until(lambda: delivery.counts().delivered == 3)
+    assert "The delivery thread ended: RuntimeError" in caplog.messages
+    assert made[1] - made[0] > 0.9
+
+
+def test_a_thread_that_always_crashes_rests_between_and_lets_itself_be_closed(deliver: Deliver) -> None:
+    made: list[float] = []
+
+    def make_sender() -> HttpxSender:
+        made.append(time.monotonic())
+        raise RuntimeError("of the sender's")
+
+    delivery = deliver("", make_sender=make_sender)
+    began = time.monotonic()
+    for number in range(1000):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    until(lambda: made)
+    assert len(made) == 1
+    assert not delivery.flush(0.1)
+    assert not delivery.close(2.0)
+    assert time.monotonic() < began + 2.0
+    assert len(made) <= 4
+    assert delivery.counts() == Counts(accepted=1000, dropped={"shutdown": 1000})
 
 
 def test_thousands_of_trackers_leave_nothing_behind() -> None:
