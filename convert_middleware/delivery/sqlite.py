@@ -15,8 +15,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
@@ -33,16 +33,19 @@ _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
 _PUT: Final = (
     "INSERT INTO hits (text, worth, accepted_at, due, attempts, waited, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-_TAKE_RETRIES: Final = (
-    "UPDATE hits SET holder = ? WHERE id IN "
-    "(SELECT id FROM hits WHERE due > 0 AND due <= ? AND holder IS NULL ORDER BY due LIMIT ?) "
-    "RETURNING id, text, worth, accepted_at, due, attempts, waited, owner"
+_DUE: Final = (
+    "SELECT id, text, worth, accepted_at, attempts, waited, owner FROM hits "
+    "WHERE due > 0 AND due <= ? AND holder IS NULL ORDER BY due LIMIT ?"
 )
-_TAKE_FRESH: Final = (
-    "UPDATE hits SET holder = ? WHERE id IN "
-    "(SELECT id FROM hits WHERE id > ? AND due = 0 AND holder IS NULL ORDER BY id LIMIT ?) "
-    "RETURNING id, text, worth, accepted_at, due, attempts, waited, owner"
+_FRESH: Final = (
+    "SELECT id, text, worth, accepted_at, attempts, waited, owner FROM hits "
+    "WHERE id > ? AND due = 0 AND holder IS NULL ORDER BY id LIMIT ?"
 )
+_HOLD: Final = "UPDATE hits SET holder = ? WHERE id = ?"
+_HOLD_FRESH: Final = (  # half the price of one by one
+    "UPDATE hits SET holder = ? WHERE id BETWEEN ? AND ? AND due = 0 AND holder IS NULL"
+)
+_ANY_FRESH: Final = "SELECT 1 FROM hits WHERE id > ? AND due = 0 AND holder IS NULL LIMIT 1"
 _RETRY: Final = (
     "UPDATE hits SET due = ?, attempts = ?, waited = ?, owner = ?, holder = NULL WHERE id = ? AND holder = ?"
 )
@@ -75,8 +78,7 @@ _NEXT: Final = (
 )
 
 
-@dataclass(slots=True)
-class _Flight:
+class _Flight(NamedTuple):
     """A hit this process holds, and in which of the files it opened one after the other it has its row."""
 
     row: int
@@ -100,6 +102,7 @@ class _Step:
     ceded: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     lost: list[int] = field(default_factory=list)  # rows that certainly never left
+    started: list[_Flight] = field(default_factory=list)
     landed: list[int] = field(default_factory=list)  # ids of entries no longer in flight
 
     def enter(self, size: int) -> None:
@@ -193,6 +196,7 @@ class SqliteOutbox:
         self._delivered = self._dead = 0
         self._dropped: Counter[str] = Counter()
         self._shown = Counts()
+        self._page = self._shown, self._flying
         self.lost: deque[object] = deque()  # receipts of hits that were not counted and never will be
 
     async def put(self, entries: list[Entry]) -> None:
@@ -202,65 +206,71 @@ class SqliteOutbox:
         rows = [(e.text, int(e.worth), e.accepted_at, 0.0, e.attempts, e.waited, self._me) for e in entries]
         with self._step("store hits") as step:
             step.connection.executemany(_PUT, rows)
-            last: int = step.connection.execute("SELECT last_insert_rowid()").fetchone()[0]
             step.gained += len(entries)
-            for row, entry in enumerate(entries, last - len(entries) + 1):
+            for entry in entries:
                 step.enter(_size(entry.text))
-                if entry.receipt is not None:
-                    self._receipts[row] = entry.receipt
+            if any(entry.receipt is not None for entry in entries):
+                last: int = step.connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+                for row, entry in enumerate(entries, last - len(entries) + 1):
+                    if entry.receipt is not None:
+                        self._receipts[row] = entry.receipt
             self._make_room(step)
 
     async def take(self, number: int, now: float) -> list[Entry]:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         with self._lock:
-            due = await self.next_due()
-            if not self._ended and not self._buried and (due is None or due > max(now, self._clock())):
-                return []
+            if not self._ended and not self._buried and not self._any_fresh():
+                due = await self.next_due()
+                if due is None or due > max(now, self._clock()):
+                    return []
             with self._step("take hits") as step:
                 self._reclaim(step)
-                execute, me = step.connection.execute, self._me
-                rows = sorted(execute(_TAKE_RETRIES, (me, now, number)).fetchall(), key=_due)
-                cursor = self._cursor
+                execute, me, cursor = step.connection.execute, self._me, self._cursor
+                rows = execute(_DUE, (now, number)).fetchall()
+                if rows:
+                    step.connection.executemany(_HOLD, [(me, row[0]) for row in rows])
                 if room := number - len(rows):
-                    fresh = sorted(execute(_TAKE_FRESH, (me, cursor, room)).fetchall())
+                    fresh = execute(_FRESH, (cursor, room)).fetchall()
+                    if fresh:
+                        execute(_HOLD_FRESH, (me, fresh[0][0], fresh[-1][0]))
                     cursor = fresh[-1][0] if len(fresh) == room else _last_id(step.connection)
                     rows += fresh
-                step.leave(me, ((row[7], _size(row[1])) for row in rows))
+                step.leave(me, [(row[6], _size(row[1])) for row in rows])
                 step.held += len(rows)
+                receipts, file = self._receipts, self._file
+                flights = [
+                    _Flight(row, file, Entry(text, worth, at, attempts, waited, receipts.get(row)))
+                    for row, text, worth, at, attempts, waited, _owner in rows
+                ]
+                step.started += flights
             self._cursor = cursor
-            return [self._take_off(*row) for row in rows]
-
-    def _take_off(
-        self, row: int, text: str, worth: int, accepted_at: float, _due: float, attempts: int, waited: float,
-        _owner: int,
-    ) -> Entry:  # fmt: skip
-        entry = Entry(text, worth, accepted_at, attempts, waited, self._receipts.pop(row, None))
-        self._flying[id(entry)] = _Flight(row, self._file, entry)
-        self._show()
-        return entry
+            for flight in flights:
+                receipts.pop(flight.row, None)
+            return [flight.entry for flight in flights]
 
     async def settle(self, entry: Entry) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        self._land(entry)
-        self._delivered += 1
-        self._show()
+        # The one step by which the account knows: who is in flight no longer was delivered.
+        flight = self._flying.pop(id(entry))
+        if flight.file == self._file:
+            self._ended.append(flight.row)
 
     async def bury(self, entry: Entry, reason: str) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`; the hit is kept as a dead letter."""
-        self._land(entry)
+        flying = self._land(entry)
         letter = (entry.text, int(entry.worth), entry.accepted_at, entry.attempts, reason, self._clock())
         self._buried.append(letter)
         self._dead += 1
         self._lose(entry.receipt)
-        self._show()
+        self._show(flying)
 
     async def drop(self, entry: Entry, reason: str) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        self._land(entry)
+        flying = self._land(entry)
         self._dropped[reason] += 1
         if reason != "ambiguous":  # what may have been counted must not be counted again
             self._lose(entry.receipt)
-        self._show()
+        self._show(flying)
 
     async def retry(self, entry: Entry, due: float) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -301,7 +311,10 @@ class SqliteOutbox:
 
     def counts(self) -> Counts:
         """Return the account of this process: of what it accepted and took over, less what others took."""
-        return self._shown
+        shown, flying = self._page
+        in_flight = len(flying)
+        delivered = shown.delivered + shown.in_flight - in_flight
+        return replace(shown, delivered=delivered, in_flight=in_flight)
 
     async def close(self) -> None:
         """Write what ended and leave the file; what is still in flight may have left."""
@@ -344,11 +357,14 @@ class SqliteOutbox:
             self._waiting = step.waiting
             self._held = step.held
             self._dropped += step.dropped
+            flying = self._flying.copy()
             for key in step.landed:
-                del self._flying[key]
+                del flying[key]
+            for flight in step.started:
+                flying[id(flight.entry)] = flight
             for row in step.lost:
                 self._lose(self._receipts.pop(row, None))
-            self._show()
+            self._show(flying)
 
     def _begin(self, connection: sqlite3.Connection) -> _Step:
         accounts = connection.execute("SELECT id, waiting, bytes, held, ceded, alive_until FROM accounts")
@@ -416,7 +432,7 @@ class SqliteOutbox:
         if self._waiting:
             self._dropped["file lost"] += self._waiting
         self._waiting = 0
-        self._show()
+        self._show(self._flying.copy())
 
     def _reclaim(self, step: _Step) -> None:
         """Deal with what dead processes held."""
@@ -481,24 +497,35 @@ class SqliteOutbox:
         step.enter(_size(entry.text))
         return row
 
-    def _land(self, entry: Entry) -> None:
-        flight = self._flying.pop(id(entry))
+    def _land(self, entry: Entry) -> dict[int, _Flight]:
+        """Return what remains in flight without a hit that was not delivered."""
+        flying = self._flying.copy()
+        flight = flying.pop(id(entry))
         if flight.file == self._file:
             self._ended.append(flight.row)
+        return flying
 
     def _lose(self, receipt: object) -> None:
         if receipt is not None:
             self.lost.append(receipt)
 
-    def _show(self) -> None:
+    def _show(self, flying: dict[int, _Flight]) -> None:
+        """Begin a new page of the account; whoever reads sees the old one or the new one as a whole."""
+        self._delivered += self._shown.in_flight - len(self._flying)  # since the last page
+        self._flying = flying
         self._shown = Counts(
             self._gained - self._ceded,
             self._delivered,
             self._waiting,
-            len(self._flying),
+            len(flying),
             self._dead,
             dict(self._dropped),
         )
+        self._page = self._shown, flying
+
+    def _any_fresh(self) -> bool:
+        with self._faults("look for hits"):
+            return self._connected().execute(_ANY_FRESH, (self._cursor,)).fetchone() is not None
 
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
@@ -533,10 +560,6 @@ if hasattr(os, "register_at_fork"):
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
-
-
-def _due(row: tuple[int, str, int, float, float, int, float, int]) -> float:
-    return row[4]
 
 
 def _last_id(connection: sqlite3.Connection) -> int:
