@@ -208,7 +208,7 @@ def test_hits_that_are_tried_again_and_again_need_no_more_room() -> None:
     assert asyncio.run(story()) < 100_000
 
 
-def test_a_stalled_server_costs_exactly_what_has_no_room() -> None:
+def test_what_has_no_room_is_dropped_and_counted_exactly_and_the_most_valuable_stays() -> None:
     outbox = MemoryOutbox(max_hits=100)
     for number in range(1000):
         outbox.offer(hit(worth=Worth.REVENUE if number % 10 == 0 else Worth.EXPOSURE))

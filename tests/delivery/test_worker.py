@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from convert_middleware.delivery import Counts, Policy, Worth
+from convert_middleware.delivery import Counts, MemoryOutbox, Policy, Worth
 from convert_middleware.delivery.worker import LANES
 from convert_middleware.hooks import Event, HitRetried
-from tests.servers import Behaviour, TrackingServer, after, answer, close, refused_port, reset
+from tests.servers import Behaviour, TrackingServer, after, answer, close, refused_port, reset, stall
 
 from .conftest import QUICK, Deliver, until
 
 if TYPE_CHECKING:
     from tests.servers import Seen
+    from tests.servers.listener import Peer
 
 REPEATING: Final = Policy(on_ambiguous="retry", first_delay=0.01, max_delay=0.02)
 
@@ -88,23 +88,56 @@ def test_hits_wait_while_nobody_listens_and_arrive_when_somebody_does(deliver: D
     assert delivery.counts() == Counts(accepted=50, delivered=50)
 
 
-def test_a_server_that_is_down_gets_one_request_at_a_time(
-    tracking_server: TrackingServer, deliver: Deliver
+def test_a_server_that_is_down_has_at_most_one_request_open_at_any_moment(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
+    opened = 0  # begun and not yet being answered, as the server sees it
+    most: list[int] = []  # opened at the beginning of each request since the first burst was over
+
+    async def begin(_: Peer) -> None:
+        nonlocal opened
+        opened += 1
+        if most:
+            most.append(opened)
+
+    async def end(_: Peer) -> None:
+        nonlocal opened
+        opened -= 1
+        over = "is down" in caplog.text and delivery.counts().in_flight == 1
+        if over and not most:
+            most.append(0)
+
     def choose(seen: Seen) -> Behaviour:
-        return after(0.02, answer(503 if len(tracking_server.requests) <= 40 else 200))
+        slow, last = after(0.02, answer(503)).steps, answer(503).steps
+        if len(most) > 40:
+            return answer()
+        return Behaviour("counted", (begin, *slow[: -len(last)], end, *last))
 
     tracking_server.default = choose
     delivery = deliver(tracking_server.endpoint)
     for number in range(60):
         delivery.hand_over(f"n={number}", Worth.GOAL)
-    seen = tracking_server.until_requests(40)[:40]
-    delivery.flush(5)
 
-    # The first burst fills every lane and two go on; then each request starts after the last one's answer.
-    probes = [each.at for each in seen[20:]]
-    assert all(later - earlier >= 0.019 for earlier, later in pairwise(probes))
-    assert delivery.counts() == Counts(accepted=60, delivered=60)
+    until(lambda: delivery.counts().delivered == 60, 10.0)
+    assert len(most) > 40
+    assert max(most) == 1
+
+
+def test_handing_over_to_a_stalled_server_never_waits_and_costs_exactly_what_has_no_room(
+    tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    tracking_server.default = stall()
+    delivery = deliver(tracking_server.endpoint, outbox=MemoryOutbox(max_hits=100))
+    for number in range(LANES):
+        delivery.hand_over(f"n={number}", Worth.EXPOSURE)
+    tracking_server.until_requests(LANES)
+    for number in range(1000):  # the server never answers, so this would never end
+        delivery.hand_over(f"m={number}", Worth.EXPOSURE)
+
+    assert delivery.counts() == Counts(
+        accepted=1000 + LANES, in_flight=LANES, waiting=100, dropped={"overflow": 900}
+    )
+    assert len(tracking_server.requests) == LANES
 
 
 def test_a_burst_that_fails_at_once_is_one_failure_and_waited_for_as_such(
