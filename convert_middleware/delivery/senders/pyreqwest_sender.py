@@ -126,7 +126,11 @@ def _outcome(error: RequestError) -> Outcome:
     causes = [cause["message"] for cause in error.details["causes"] or ()]
     if isinstance(error, PoolTimeoutError) or _CONNECTING in causes:
         return Outcome(Result.NOT_SENT, name)
-    return Outcome(Result.AMBIGUOUS, "NetworkError" if isinstance(error, ConnectError) else name)
+    if isinstance(error, TimeoutError):
+        name = "timeout"
+    elif isinstance(error, ConnectError):
+        name = "NetworkError"
+    return Outcome(Result.AMBIGUOUS, name)
 
 
 async def _beginning(response: Response) -> bytes:
