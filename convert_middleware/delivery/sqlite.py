@@ -15,12 +15,29 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final
 from weakref import WeakSet
 
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
 from convert_middleware.delivery.sqlite_file import BUSY, OutboxError, is_broken, name_of, open_file
+from convert_middleware.delivery.sqlite_step import (
+    ANY_FRESH,
+    BURY,
+    DUE,
+    FORGET_DEAD,
+    FRESH,
+    HOLD,
+    HOLD_FRESH,
+    KEEP_ACCOUNT,
+    NEXT,
+    PUT,
+    RETRY,
+    TAKE_BACK,
+    VICTIMS_FIRST,
+    Flight,
+    Step,
+)
 from convert_middleware.errors import SettingsError
 
 __all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
@@ -29,105 +46,6 @@ MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
 _VICTIMS: Final = 1000  # hits looked at together when room runs out
 _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
-
-_PUT: Final = (
-    "INSERT INTO hits (text, worth, accepted_at, due, attempts, waited, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_DUE: Final = (
-    "SELECT id, text, worth, accepted_at, attempts, waited, owner FROM hits "
-    "WHERE due > 0 AND due <= ? AND holder IS NULL ORDER BY due LIMIT ?"
-)
-_FRESH: Final = (
-    "SELECT id, text, worth, accepted_at, attempts, waited, owner FROM hits "
-    "WHERE id > ? AND due = 0 AND holder IS NULL ORDER BY id LIMIT ?"
-)
-_HOLD: Final = "UPDATE hits SET holder = ? WHERE id = ?"
-_HOLD_FRESH: Final = (  # half the price of one by one
-    "UPDATE hits SET holder = ? WHERE id BETWEEN ? AND ? AND due = 0 AND holder IS NULL"
-)
-_ANY_FRESH: Final = "SELECT 1 FROM hits WHERE id > ? AND due = 0 AND holder IS NULL LIMIT 1"
-_RETRY: Final = (
-    "UPDATE hits SET due = ?, attempts = ?, waited = ?, owner = ?, holder = NULL WHERE id = ? AND holder = ?"
-)
-_BURY: Final = (
-    "INSERT INTO dead (text, worth, accepted_at, attempts, reason, died_at) VALUES (?, ?, ?, ?, ?, ?)"
-)
-_FORGET_DEAD: Final = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?"
-_TAKE_BACK: Final = (
-    "UPDATE hits SET holder = NULL, owner = ?, due = max(accepted_at, ?) WHERE holder = ? "
-    "RETURNING length(CAST(text AS BLOB))"
-)
-_VICTIMS_FIRST: Final = (  # the least valuable; of these the retry that is due last, then the oldest
-    "SELECT id, owner, length(CAST(text AS BLOB)) FROM hits WHERE holder IS NULL "
-    "ORDER BY worth, due = 0, -due, id LIMIT ?"
-)
-_TELL_OWNER: Final = (
-    "UPDATE accounts SET waiting = waiting - ?, bytes = bytes - ?, ceded = ceded + ? WHERE id = ?"
-)
-_KEEP_ACCOUNT: Final = (
-    "INSERT INTO accounts (id, alive_until, held, waiting, bytes) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until, held = excluded.held, "
-    "waiting = excluded.waiting, bytes = excluded.bytes, ceded = 0"
-)
-_NEXT: Final = (
-    "SELECT EXISTS (SELECT 1 FROM hits WHERE id > ? AND due = 0 AND holder IS NULL), "
-    "(SELECT min(due) FROM hits WHERE due > 0 AND holder IS NULL), "
-    "(SELECT min(alive_until) FROM accounts WHERE held > 0 AND id <> ?), "
-    "EXISTS (SELECT 1 FROM accounts WHERE id <> ?), "
-    "EXISTS (SELECT 1 FROM accounts WHERE id = ? AND ceded > 0)"
-)
-
-
-class _Flight(NamedTuple):
-    """A hit this process holds, and in which of the files it opened one after the other it has its row."""
-
-    row: int
-    file: int
-    entry: Entry
-
-
-@dataclass(slots=True)
-class _Step:
-    """What one transaction does to the account; it comes into force when the transaction is written."""
-
-    connection: sqlite3.Connection
-    others: list[tuple[int, int, float]]  # id, held, alive until
-    waiting: int
-    bytes: int
-    held: int
-    room_hits: int
-    room_bytes: int
-    alive_until: float
-    gained: int = 0
-    ceded: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    lost: list[int] = field(default_factory=list)  # rows that certainly never left
-    started: list[_Flight] = field(default_factory=list)
-    landed: list[int] = field(default_factory=list)  # ids of entries no longer in flight
-
-    def enter(self, size: int) -> None:
-        """Let a hit of ours wait."""
-        self.waiting += 1
-        self.bytes += size
-        self.room_hits -= 1
-        self.room_bytes -= size
-
-    def leave(self, me: int, gone: Iterable[tuple[int, int]]) -> None:
-        """Let hits wait no longer; those of others become ours, and their owners are told."""
-        number: Counter[int] = Counter()
-        size: Counter[int] = Counter()
-        for owner, length in gone:
-            number[owner] += 1
-            size[owner] += length
-        for owner, many in number.items():
-            self.room_hits += many
-            self.room_bytes += size[owner]
-            if owner == me:
-                self.waiting -= many
-                self.bytes -= size[owner]
-            else:
-                self.gained += many
-                self.connection.execute(_TELL_OWNER, (many, size[owner], many, owner))
 
 
 class SqliteOutbox:
@@ -188,7 +106,7 @@ class SqliteOutbox:
         self._file = 0
         self._cursor = 0  # no fresh hit has this id or a lower one
         self._me = secrets.randbits(62)
-        self._flying: dict[int, _Flight] = {}
+        self._flying: dict[int, Flight] = {}
         self._ended: list[int] = []
         self._buried: list[tuple[str, int, float, int, str, float]] = []
         self._receipts: dict[int, object] = {}
@@ -205,7 +123,7 @@ class SqliteOutbox:
             return
         rows = [(e.text, int(e.worth), e.accepted_at, 0.0, e.attempts, e.waited, self._me) for e in entries]
         with self._step("store hits") as step:
-            step.connection.executemany(_PUT, rows)
+            step.connection.executemany(PUT, rows)
             step.gained += len(entries)
             for entry in entries:
                 step.enter(_size(entry.text))
@@ -226,20 +144,20 @@ class SqliteOutbox:
             with self._step("take hits") as step:
                 self._reclaim(step)
                 execute, me, cursor = step.connection.execute, self._me, self._cursor
-                rows = execute(_DUE, (now, number)).fetchall()
+                rows = execute(DUE, (now, number)).fetchall()
                 if rows:
-                    step.connection.executemany(_HOLD, [(me, row[0]) for row in rows])
+                    step.connection.executemany(HOLD, [(me, row[0]) for row in rows])
                 if room := number - len(rows):
-                    fresh = execute(_FRESH, (cursor, room)).fetchall()
+                    fresh = execute(FRESH, (cursor, room)).fetchall()
                     if fresh:
-                        execute(_HOLD_FRESH, (me, fresh[0][0], fresh[-1][0]))
+                        execute(HOLD_FRESH, (me, fresh[0][0], fresh[-1][0]))
                     cursor = fresh[-1][0] if len(fresh) == room else _last_id(step.connection)
                     rows += fresh
                 step.leave(me, [(row[6], _size(row[1])) for row in rows])
                 step.held += len(rows)
                 receipts, file = self._receipts, self._file
                 flights = [
-                    _Flight(row, file, Entry(text, worth, at, attempts, waited, receipts.get(row)))
+                    Flight(row, file, Entry(text, worth, at, attempts, waited, receipts.get(row)))
                     for row, text, worth, at, attempts, waited, _owner in rows
                 ]
                 step.started += flights
@@ -298,7 +216,7 @@ class SqliteOutbox:
         with self._lock, self._faults("look for hits"):
             connection = self._connected()
             me = self._me
-            row = connection.execute(_NEXT, (self._cursor, me, me, me)).fetchone()
+            row = connection.execute(NEXT, (self._cursor, me, me, me)).fetchone()
             fresh, due, expiry, others, ceded = row
         if ceded:  # what others took must not seem to wait
             with self._step("note what others took"):
@@ -340,7 +258,7 @@ class SqliteOutbox:
     # Below, the lock is held.
 
     @contextmanager
-    def _step(self, doing: str) -> Iterator[_Step]:
+    def _step(self, doing: str) -> Iterator[Step]:
         """Do something in one transaction, together with what ended since the last one."""
         with self._lock, self._faults(doing):
             connection = self._connected()
@@ -348,7 +266,7 @@ class SqliteOutbox:
             step = self._begin(connection)
             yield step
             account = (self._me, step.alive_until, step.held, step.waiting, step.bytes)
-            connection.execute(_KEEP_ACCOUNT, account)
+            connection.execute(KEEP_ACCOUNT, account)
             connection.execute("COMMIT")
             self._ended.clear()
             self._buried.clear()
@@ -366,7 +284,7 @@ class SqliteOutbox:
                 self._lose(self._receipts.pop(row, None))
             self._show(flying)
 
-    def _begin(self, connection: sqlite3.Connection) -> _Step:
+    def _begin(self, connection: sqlite3.Connection) -> Step:
         accounts = connection.execute("SELECT id, waiting, bytes, held, ceded, alive_until FROM accounts")
         mine, others = (0, 0, 0), []
         room_hits, room_bytes = self._max_hits, self._max_bytes
@@ -381,9 +299,9 @@ class SqliteOutbox:
             ended = [(row, self._me) for row in self._ended]
             connection.executemany("DELETE FROM hits WHERE id = ? AND holder = ?", ended)
         if self._buried:
-            connection.executemany(_BURY, self._buried)
-            connection.execute(_FORGET_DEAD, (self._max_dead,))
-        return _Step(
+            connection.executemany(BURY, self._buried)
+            connection.execute(FORGET_DEAD, (self._max_dead,))
+        return Step(
             connection, others, mine[0], mine[1], self._held - len(self._ended), room_hits, room_bytes,
             self._clock() + self._lease, ceded=mine[2],
         )  # fmt: skip
@@ -434,13 +352,13 @@ class SqliteOutbox:
         self._waiting = 0
         self._show(self._flying.copy())
 
-    def _reclaim(self, step: _Step) -> None:
+    def _reclaim(self, step: Step) -> None:
         """Deal with what dead processes held."""
         for key, held, alive_until in step.others:
             if not held or alive_until >= self._clock():
                 continue
             if self._repeat_expired:
-                sizes = step.connection.execute(_TAKE_BACK, (self._me, _AT_ONCE, key)).fetchall()
+                sizes = step.connection.execute(TAKE_BACK, (self._me, _AT_ONCE, key)).fetchall()
                 for (size,) in sizes:
                     step.enter(size)
                 step.gained += len(sizes)
@@ -450,10 +368,10 @@ class SqliteOutbox:
                 step.dropped["interrupted"] += gone
             step.connection.execute("UPDATE accounts SET held = 0 WHERE id = ?", (key,))
 
-    def _make_room(self, step: _Step) -> None:
+    def _make_room(self, step: Step) -> None:
         while step.room_hits < 0 or step.room_bytes < 0:
             many = _VICTIMS if step.room_bytes < 0 else min(_VICTIMS, -step.room_hits)
-            victims = step.connection.execute(_VICTIMS_FIRST, (many,)).fetchall()
+            victims = step.connection.execute(VICTIMS_FIRST, (many,)).fetchall()
             if not victims:
                 return
             for row, owner, size in victims:
@@ -474,13 +392,13 @@ class SqliteOutbox:
                     self._receipts[row] = entry.receipt
             self._make_room(step)
 
-    def _wait_again(self, step: _Step, flight: _Flight, due: float) -> int:
+    def _wait_again(self, step: Step, flight: Flight, due: float) -> int:
         """Return the row in which a hit in flight waits, 0 if our lease of it was over."""
         entry, row, execute = flight.entry, flight.row, step.connection.execute
         if flight.file == self._file:
             change = (due, entry.attempts, entry.waited, self._me, row, self._me)
             step.held -= 1
-            if not execute(_RETRY, change).rowcount:
+            if not execute(RETRY, change).rowcount:
                 step.dropped["lease lost"] += 1
                 return 0
         else:
@@ -493,11 +411,11 @@ class SqliteOutbox:
                 entry.waited,
                 self._me,
             )
-            row = execute(_PUT, hit).lastrowid or 0
+            row = execute(PUT, hit).lastrowid or 0
         step.enter(_size(entry.text))
         return row
 
-    def _land(self, entry: Entry) -> dict[int, _Flight]:
+    def _land(self, entry: Entry) -> dict[int, Flight]:
         """Return what remains in flight without a hit that was not delivered."""
         flying = self._flying.copy()
         flight = flying.pop(id(entry))
@@ -509,7 +427,7 @@ class SqliteOutbox:
         if receipt is not None:
             self.lost.append(receipt)
 
-    def _show(self, flying: dict[int, _Flight]) -> None:
+    def _show(self, flying: dict[int, Flight]) -> None:
         """Begin a new page of the account; whoever reads sees the old one or the new one as a whole."""
         self._delivered += self._shown.in_flight - len(self._flying)  # since the last page
         self._flying = flying
@@ -525,7 +443,7 @@ class SqliteOutbox:
 
     def _any_fresh(self) -> bool:
         with self._faults("look for hits"):
-            return self._connected().execute(_ANY_FRESH, (self._cursor,)).fetchone() is not None
+            return self._connected().execute(ANY_FRESH, (self._cursor,)).fetchone() is not None
 
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
