@@ -23,11 +23,13 @@ _PATIENCE: Final = 10.0  # seconds a child gets to end by itself
 
 
 def installed(names: Iterable[str]) -> list[str]:
-    """Return the names without those that need httpx2, if that is not there."""
-    if find_spec("httpx2") is not None:
-        return list(names)
-    print("httpx2 is not installed, so nothing is measured with it", file=sys.stderr)
-    return [name for name in names if "httpx2" not in name]
+    """Return the names without those that need a library which is not there."""
+    kept = list(names)
+    for library in ("httpx2", "pyreqwest"):
+        if find_spec(library) is None:
+            print(f"{library} is not installed, so nothing is measured with it", file=sys.stderr)
+            kept = [name for name in kept if library not in name]
+    return kept
 
 
 def cores() -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from benchmarks.figures import Line, compare
 from benchmarks.senders import SENDERS
 
 _LINES: Final = (
+    ("our pyreqwest", "a raw socket", 4.0),
     ("our httpx", "httpx.AsyncClient", 0.4),
     ("our httpx2", "httpx.AsyncClient", 0.4),
     ("our httpx2", "httpx2.AsyncClient", None),

@@ -47,10 +47,15 @@ def serving(*, quick: bool) -> list[Line]:
         if name == "bare":
             continue
         whose = name if name.startswith("by hand") else f"sender {name}"
+        least, most = (0.4, 2.0) if name == "pyreqwest" else (None, None)
+        told, meanwhile = (
+            f"{whose}: tracked and delivered, vs bare",
+            f"{whose}: pages served meanwhile, vs bare",
+        )
         lines += [
-            compare("3", f"{whose}: tracked and delivered, vs bare", "/s", rates[name], rates["bare"]),
-            compare("3", f"{whose}: pages served meanwhile, vs bare", "/s", served[name], served["bare"]),
-            compare("3", f"{whose}: p99, vs bare", "ms", slowest[name], slowest["bare"]),
+            compare("3", told, "/s", rates[name], rates["bare"], bar=least, at_least=True),
+            compare("3", meanwhile, "/s", served[name], served["bare"]),
+            compare("3", f"{whose}: p99, vs bare", "ms", slowest[name], slowest["bare"], bar=most),
         ]
     return lines
 
