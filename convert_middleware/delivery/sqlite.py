@@ -33,6 +33,7 @@ from convert_middleware.delivery.sqlite_step import (
     NEXT,
     PUT,
     RETRY,
+    SACRIFICE,
     TAKE_BACK,
     VICTIMS_FIRST,
     Flight,
@@ -44,7 +45,7 @@ __all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
 
 MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
-_VICTIMS: Final = 1000  # hits looked at together when room runs out
+_VICTIMS: Final = 1000  # hits found together when room runs out; finding them reads the whole table
 _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
 
 
@@ -110,6 +111,8 @@ class SqliteOutbox:
         self._ended: list[int] = []
         self._buried: list[tuple[str, int, float, int, str, float]] = []
         self._receipts: dict[int, object] = {}
+        self._victims: deque[int] = deque()  # who goes next when room runs out, all of one worth
+        self._victims_worth = 0
         self._gained = self._ceded = self._waiting = self._held = 0
         self._delivered = self._dead = 0
         self._dropped: Counter[str] = Counter()
@@ -132,6 +135,7 @@ class SqliteOutbox:
                 for row, entry in enumerate(entries, last - len(entries) + 1):
                     if entry.receipt is not None:
                         self._receipts[row] = entry.receipt
+            self._spare(min(entry.worth for entry in entries) + 1)  # of equal ones the older goes
             self._make_room(step)
 
     async def take(self, number: int, now: float) -> list[Entry]:
@@ -314,6 +318,7 @@ class SqliteOutbox:
             if self._connection is not None and self._connection.in_transaction:
                 with suppress(sqlite3.Error):  # SQLite has rolled back of its own accord after some errors
                     self._connection.execute("ROLLBACK")
+            self._victims.clear()
             if not isinstance(error, sqlite3.Error):
                 raise
             if is_broken(error):
@@ -345,6 +350,7 @@ class SqliteOutbox:
         self._identity, self._thorough = None, True
         self._file += 1
         self._cursor = self._held = 0
+        self._victims.clear()
         self._ended.clear()
         self._receipts.clear()  # another process may have sent these hits
         if self._waiting:
@@ -370,17 +376,22 @@ class SqliteOutbox:
 
     def _make_room(self, step: Step) -> None:
         while step.room_hits < 0 or step.room_bytes < 0:
-            many = _VICTIMS if step.room_bytes < 0 else min(_VICTIMS, -step.room_hits)
-            victims = step.connection.execute(VICTIMS_FIRST, (many,)).fetchall()
-            if not victims:
-                return
-            for row, owner, size in victims:
-                if step.room_hits >= 0 and step.room_bytes >= 0:
+            if not self._victims:
+                found = step.connection.execute(VICTIMS_FIRST, (_VICTIMS,)).fetchall()
+                if not found:
                     return
-                step.connection.execute("DELETE FROM hits WHERE id = ?", (row,))
+                self._victims_worth = found[0][1]
+                self._victims.extend(row for row, worth in found if worth == self._victims_worth)
+            row = self._victims.popleft()
+            for owner, size in step.connection.execute(SACRIFICE, (row,)).fetchall():
                 step.leave(self._me, [(owner, size)])
                 step.dropped["overflow"] += 1
                 step.lost.append(row)
+
+    def _spare(self, worth: int) -> None:
+        """Look for victims anew if a hit of this worth may have to go before those that were found."""
+        if worth <= self._victims_worth:
+            self._victims.clear()
 
     def _put_back(self, entries: list[tuple[Entry, float]]) -> None:
         """Let hits in flight wait again."""
@@ -388,6 +399,7 @@ class SqliteOutbox:
             for entry, due in entries:
                 row = self._wait_again(step, self._flying[id(entry)], max(due, _AT_ONCE))
                 step.landed.append(id(entry))
+                self._spare(entry.worth)
                 if row and entry.receipt is not None:
                     self._receipts[row] = entry.receipt
             self._make_room(step)

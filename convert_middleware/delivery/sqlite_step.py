@@ -43,8 +43,10 @@ TAKE_BACK: Final = (
     "RETURNING length(CAST(text AS BLOB))"
 )
 VICTIMS_FIRST: Final = (  # the least valuable; of these the retry that is due last, then the oldest
-    "SELECT id, owner, length(CAST(text AS BLOB)) FROM hits WHERE holder IS NULL "
-    "ORDER BY worth, due = 0, -due, id LIMIT ?"
+    "SELECT id, worth FROM hits WHERE holder IS NULL ORDER BY worth, due = 0, -due, id LIMIT ?"
+)
+SACRIFICE: Final = (
+    "DELETE FROM hits WHERE id = ? AND holder IS NULL RETURNING owner, length(CAST(text AS BLOB))"
 )
 TELL_OWNER: Final = (
     "UPDATE accounts SET waiting = waiting - ?, bytes = bytes - ?, ceded = ceded + ? WHERE id = ?"

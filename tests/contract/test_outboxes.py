@@ -163,6 +163,22 @@ def test_without_room_for_hits_the_least_valuable_go_first_and_the_oldest_of_the
 
 
 @every_outbox
+def test_while_room_is_made_again_and_again_newcomers_of_less_worth_go_first(kind: Kind) -> None:
+    async def story() -> None:
+        outbox = kind.make(3, 1_000_000)
+        await outbox.put([hit(f"g{number}", Worth.GOAL, NOW + number) for number in range(5)])
+        (taken,) = await outbox.take(1, NOW + 5)
+        await outbox.put([hit("e1", Worth.EXPOSURE, NOW + 6)])
+        await outbox.put([hit("g5", Worth.GOAL, NOW + 7)])
+        await outbox.retry(taken, NOW + 8)
+
+        assert outbox.counts() == Counts(7, 0, 3, 0, 0, {"overflow": 4})
+        assert await take_all(outbox, NOW + 9) == ["g3", "g4", "g5"]
+
+    run(story())
+
+
+@every_outbox
 def test_without_room_for_bytes_the_same_is_dropped(kind: Kind) -> None:
     async def story() -> None:
         outbox = kind.make(1000, 100)
