@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -121,9 +121,10 @@ class HttpxSender:
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
-        return await attempt(self._exchange(text))
+        answered: list[Outcome] = []
+        return await attempt(self._exchange(text, answered), answered)
 
-    async def _exchange(self, text: str) -> Outcome:
+    async def _exchange(self, text: str, answered: list[Outcome]) -> Outcome:
         pool = self._idle.pop() if self._idle else self._new_pool()
         try:
             request = self._core.Request(
@@ -137,6 +138,8 @@ class HttpxSender:
                 retry = next(
                     (value for name, value in response.headers if name.lower() == b"retry-after"), None
                 )
+                wait = None if retry is None else retry.decode("latin-1")
+                answered.append(outcome_of_answer(response.status, wait, b"", time.time()))
                 body = await _beginning(response.stream)
             finally:
                 await response.aclose()
@@ -147,9 +150,7 @@ class HttpxSender:
                 await pool.aclose()
             raise
         self._idle.append(pool)
-        return outcome_of_answer(
-            response.status, None if retry is None else retry.decode("latin-1"), body, time.time()
-        )
+        return outcome_of_answer(response.status, wait, body, time.time())
 
     async def close(self) -> None:
         """See :class:`Sender`."""
@@ -203,9 +204,10 @@ class ClientSender:
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
-        return await attempt(self._exchange(f"{self._endpoint}?{text}"))
+        answered: list[Outcome] = []
+        return await attempt(self._exchange(f"{self._endpoint}?{text}", answered), answered)
 
-    async def _exchange(self, url: str) -> Outcome:
+    async def _exchange(self, url: str, answered: list[Outcome]) -> Outcome:
         if self._client is None or self._client.is_closed:
             try:
                 await self.open()
@@ -219,11 +221,13 @@ class ClientSender:
             extensions={"timeout": _TIMEOUTS},
         )
         response = await self._client.send(request, stream=True, follow_redirects=False)
+        status, wait = response.status_code, response.headers.get("Retry-After")
+        answered.append(outcome_of_answer(status, wait, b"", time.time()))
         try:
             body = await _beginning(response.aiter_raw())
         finally:
             await response.aclose()
-        return outcome_of_answer(response.status_code, response.headers.get("Retry-After"), body, time.time())
+        return outcome_of_answer(status, wait, body, time.time())
 
     async def close(self) -> None:
         """See :class:`Sender`."""
@@ -232,14 +236,21 @@ class ClientSender:
             await self._client.aclose()
 
 
-async def attempt(exchange: Awaitable[Outcome]) -> Outcome:
-    """Return the outcome of an exchange, its errors classed by what had left the socket."""
+async def attempt(exchange: Awaitable[Outcome], answered: Sequence[Outcome] = ()) -> Outcome:
+    """Return the outcome of an exchange, its errors classed by what had left the socket.
+
+    Args:
+        exchange: The exchange.
+        answered: Gets what the status says as soon as it is known; whatever breaks later changes nothing.
+    """
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT):
             return await exchange
-    except TimeoutError:
-        return Outcome(Result.AMBIGUOUS, "timeout")
     except Exception as error:  # noqa: BLE001 - a client may raise anything; whatever it was, the hit is settled
+        if answered:
+            return answered[0]
+        if isinstance(error, TimeoutError):
+            return Outcome(Result.AMBIGUOUS, "timeout")
         kinds = {kind.__name__ for kind in type(error).__mro__}
         result = Result.NOT_SENT if kinds & _NOT_SENT else Result.AMBIGUOUS
         return Outcome(result, type(error).__name__)
