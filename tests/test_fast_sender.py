@@ -10,6 +10,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+import certifi
 import httpx
 import pytest
 
@@ -174,6 +175,17 @@ def test_certificates_of_a_bundle_or_a_folder_are_trusted(
         monkeypatch.setenv("SSL_CERT_DIR", str(certificates))
     else:
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+
+    with TrackingServer(tls=authority.server()) as server:
+        assert result(server.endpoint) is Result.DELIVERED
+
+
+def test_the_certificates_that_httpx_brings_are_trusted_too(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setattr(certifi, "where", lambda: str(authority.file))
 
     with TrackingServer(tls=authority.server()) as server:
         assert result(server.endpoint) is Result.DELIVERED

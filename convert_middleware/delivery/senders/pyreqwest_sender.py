@@ -7,9 +7,11 @@ The one module that knows it. Its exceptions are finer than its knowledge (a res
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -88,7 +90,7 @@ class PyreqwestSender:
         if proxy is not None:
             builder = builder.proxy(proxy)
         try:
-            for certificate in _certificates():
+            for certificate in _certificates() if self._endpoint.startswith("https:") else ():
                 builder = builder.add_root_certificate_pem(certificate)
             self._client = builder.build()
         except (RequestError, ValueError, OSError) as error:
@@ -165,9 +167,16 @@ def _proxy(endpoint: str) -> ProxyBuilder | None:
 
 
 def _certificates() -> list[bytes]:
-    """Return what the environment wants trusted; outside Linux, pyreqwest does not look there itself."""
+    """Return what is trusted besides the system's own: what the environment names, else certifi's.
+
+    A bare container has none, and httpx trusts certifi too. Outside Linux, pyreqwest does not look into the
+    environment itself.
+    """
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     files = [Path(file)] if file else []
     for folder in folders.split(os.pathsep) if folders else ():
         files += [path for path in Path(folder).iterdir() if path.is_file()]
+    if not (file or folders):
+        with suppress(ModuleNotFoundError):
+            files.append(Path(importlib.import_module("certifi").where()))
     return [found for path in files for found in _CERTIFICATE.findall(path.read_bytes())]
