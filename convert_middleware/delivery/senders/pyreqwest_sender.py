@@ -102,6 +102,7 @@ class PyreqwestSender:
         """See :class:`Sender`."""
         if self._client is None:
             return Outcome(Result.NOT_SENT, "not open")
+        status, retry, body = 0, None, b""
         try:
             # Nothing of the body is read ahead: a broken or slow one would swallow the status.
             builder = self._client.get(f"{self._endpoint}?{text}").streamed_read_buffer_limit(0)
@@ -109,9 +110,11 @@ class PyreqwestSender:
                 status, retry = response.status, response.get_header("Retry-After")
                 body = await _beginning(response)
         except RequestError as error:
-            return _outcome(error)
+            if not status:
+                return _outcome(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, the hit is settled
-            return Outcome(Result.AMBIGUOUS, type(error).__name__)
+            if not status:
+                return Outcome(Result.AMBIGUOUS, type(error).__name__)
         return outcome_of_answer(status, retry, body, time.time())
 
     async def close(self) -> None:
