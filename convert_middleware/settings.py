@@ -63,8 +63,8 @@ class Settings:
         previous_keys: Older keys that are still accepted.
         endpoint: Where tracking requests go, up to the ``?``; ``{project_id}`` in it is replaced.
         cookie: Attributes of the visitor cookie.
-        outbox: Where hits wait: ``"memory://"``, with ``?max_hits=`` and ``&max_bytes=`` if wanted, or an
-            outbox object.
+        outbox: Where hits wait: ``"memory://"`` or ``"sqlite:///path"``, with ``?max_hits=`` and
+            ``&max_bytes=`` if wanted, or an outbox object.
         sender: ``"auto"``: the fastest that is installed; ``"pyreqwest"``, ``"httpx"`` or ``"httpx2"``; or a
             function that returns an ``AsyncClient``.
         on_ambiguous: ``"drop"`` or ``"retry"`` hits of which nobody knows whether they arrived.

@@ -91,7 +91,8 @@ class Tracker:
         self._lock = threading.RLock()
         self._refused = 0
         self._rejected: Counter[str] = Counter()
-        outbox = open_outbox(settings.outbox)
+        repeat = settings.on_ambiguous == "retry"
+        outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
         self._ledger = Ledger()
         self._writer = Writer(
             self.customer_id,

@@ -150,6 +150,8 @@ class MemoryOutbox:
         max_bytes: How many bytes of text may wait.
     """
 
+    durable = False  # whether it wants to be called soon whenever a hit comes
+
     def __init__(self, max_hits: int = MAX_HITS, max_bytes: int = MAX_BYTES) -> None:
         self._max_hits = max_hits
         self._max_bytes = max_bytes
@@ -182,6 +184,12 @@ class MemoryOutbox:
                 self._sort_inbox()
             finally:
                 self._lock.release()
+
+    async def keep(self, now: float) -> None:
+        """Bring what came to safety, where there is such a place."""
+
+    async def leave(self, now: float) -> None:
+        """Leave what is not delivered where it is safe, where there is such a place."""
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`Outbox`."""
@@ -337,8 +345,8 @@ class MemoryOutbox:
 _LIMITS: Final = {"max_hits": 10**8, "max_bytes": 2**40}
 
 
-def open_outbox(outbox: object) -> MemoryOutbox:
-    """Return the outbox that an option names.
+def open_memory(outbox: object) -> MemoryOutbox:
+    """Return the outbox in memory that an option names.
 
     Args:
         outbox: ``"memory://"``, with ``?max_hits=`` and ``&max_bytes=`` if wanted, or an outbox itself.
@@ -355,7 +363,18 @@ def open_outbox(outbox: object) -> MemoryOutbox:
     scheme, colon, rest = outbox.partition("://")
     path, _, options = rest.partition("?")
     if scheme != "memory" or not colon or path:
-        raise SettingsError("outbox", f"must be 'memory://' or 'memory://?max_hits=N', not {shown(outbox)}")
+        raise SettingsError(
+            "outbox", f"must be 'memory://', 'memory://?max_hits=N' or 'sqlite:///path', not {shown(outbox)}"
+        )
+    return MemoryOutbox(**limits_of(options))
+
+
+def limits_of(options: str) -> dict[str, int]:
+    """Return what stands behind the ``?`` of an outbox's URL.
+
+    Raises:
+        SettingsError: An option is unknown or no whole number in its range.
+    """
     limits: dict[str, int] = {}
     for piece in filter(None, options.split("&")):
         name, _, text = piece.partition("=")
@@ -366,4 +385,4 @@ def open_outbox(outbox: object) -> MemoryOutbox:
                 "outbox", f"has the option {shown(piece)}; max_hits and max_bytes take whole numbers from 1"
             )
         limits[name] = int(text)
-    return MemoryOutbox(**limits)
+    return limits

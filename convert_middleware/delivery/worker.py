@@ -18,11 +18,12 @@ from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Poli
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
 
 if TYPE_CHECKING:
-    from convert_middleware.delivery.outbox import Entry, Outbox
+    from convert_middleware.delivery.outbox import Entry, MemoryOutbox
     from convert_middleware.delivery.senders import Sender
 
 LANES: Final = 16  # requests under way at once
 TICK: Final = 0.005  # seconds in which hits gather before the worker looks at them
+SIGN_OF_LIFE: Final = 10.0  # seconds in which an outbox that outlives the process hears of the worker
 HURRIED: Final = 0.25  # seconds; the longest wait between attempts when somebody waits for the end
 
 
@@ -39,7 +40,7 @@ class Worker:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: MemoryOutbox,
         sender: Sender,
         policy: Policy,
         announcer: Announcer,
@@ -80,6 +81,7 @@ class Worker:
         try:
             while True:
                 self.gather()
+                await self._outbox.keep(self._clock())
                 await self._fill()
                 if self._idle() and self._deadline is not None:
                     return
@@ -91,6 +93,7 @@ class Worker:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
+            await self._outbox.leave(self._clock())
             await self._sender.close()
 
     def _idle(self) -> bool:
@@ -216,8 +219,9 @@ class Worker:
     async def _sleep(self) -> None:
         """Wait for a hit, the end of a lane, the time of the next attempt or the deadline."""
         self._wake.clear()
-        self.sleeping = self._room()  # from here on whoever brings a hit wakes us, if that is of use
-        limits = []
+        # From here on whoever brings a hit wakes us, if that is of use.
+        self.sleeping = self._room() or self._outbox.durable
+        limits = [SIGN_OF_LIFE] if self._outbox.durable else []
         if self._room():
             self.gather()
             due = await self._outbox.next_due()

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, Worth
+from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, ShelteredOutbox, Worth
 from convert_middleware.delivery.sqlite import SqliteOutbox
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Kind:
         return self.name
 
 
-def sqlite(max_hits: int, max_bytes: int) -> Outbox:
+def sqlite(max_hits: int, max_bytes: int) -> SqliteOutbox:
     """Make an outbox in a file of its own, which goes when the outbox goes."""
     folder = TemporaryDirectory()
     outbox = SqliteOutbox(f"{folder.name}/outbox.db", max_hits=max_hits, max_bytes=max_bytes)
@@ -47,7 +47,17 @@ def sqlite(max_hits: int, max_bytes: int) -> Outbox:
     return outbox
 
 
-OUTBOXES: Final = [Kind("memory", MemoryOutbox), Kind("sqlite", sqlite)]
+def sheltered(hits: int, size: int) -> Outbox:
+    """Return memory in front of a file of its own."""
+    return ShelteredOutbox(sqlite(hits, size), failing)
+
+
+def failing(error: Exception | None) -> None:
+    """Fail when the store does."""
+    raise AssertionError(f"the store failed: {error}")
+
+
+OUTBOXES: Final = [Kind("memory", MemoryOutbox), Kind("sqlite", sqlite), Kind("sheltered", sheltered)]
 every_outbox = pytest.mark.parametrize("kind", OUTBOXES, ids=str)
 
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import pytest
 
-from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Worth, open_outbox
+from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Worth
+from convert_middleware.delivery.outbox import open_memory
 from convert_middleware.errors import SettingsError
 
 NOW: Final = 1_800_000_000.0
@@ -242,15 +243,15 @@ def test_a_flood_leaves_memory_bounded() -> None:
 )  # fmt: skip
 def test_an_impossible_outbox_is_refused_by_name(wrong: object) -> None:
     with pytest.raises(SettingsError, match=r"^outbox "):
-        open_outbox(wrong)
+        open_memory(wrong)
 
 
 def test_an_outbox_is_named_by_url_or_given() -> None:
     given = MemoryOutbox()
-    small = open_outbox("memory://?max_hits=2&max_bytes=1000")
+    small = open_memory("memory://?max_hits=2&max_bytes=1000")
     for _ in range(5):
         small.offer(hit())
 
-    assert open_outbox(given) is given
+    assert open_memory(given) is given
     assert small.counts().waiting == 2
-    assert isinstance(open_outbox("memory://"), MemoryOutbox)
+    assert isinstance(open_memory("memory://"), MemoryOutbox)

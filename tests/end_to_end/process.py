@@ -97,6 +97,11 @@ class Site:
         self._reader.join()
         return self.said
 
+    def kill(self) -> None:
+        """End the process and its workers without a warning."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(_PATIENCE)
+
     def visitor(self, **headers: str) -> httpx.Client:
         """Return a browser that keeps cookies."""
         return httpx.Client(base_url=self.address(), headers=headers, trust_env=False, timeout=10.0)

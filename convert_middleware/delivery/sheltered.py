@@ -1,0 +1,242 @@
+"""Hits in memory for a moment and then in a store that survives the process.
+
+Requests hand over to memory, which never waits; the delivery thread brings what came to the store, many hits
+at a time. As long as the store cannot work, memory takes its place; what waits there moves over afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import unquote
+
+from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, limits_of, open_memory
+from convert_middleware.delivery.sqlite import OutboxError, SqliteOutbox
+from convert_middleware.errors import ConvertError, SettingsError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from convert_middleware.hooks import Announcer
+
+BATCH: Final = 1_000  # hits brought to the store in one transaction
+RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
+REST: Final = 1.0  # seconds before a store that failed is tried again
+
+
+class Store(Outbox, Protocol):
+    """An outbox that others may share."""
+
+    lost: deque[object]
+
+    def after_fork(self) -> None:
+        """Begin with an account of one's own in a forked child."""
+
+    async def commit(self) -> None:
+        """Write what ended."""
+
+    async def renew(self, now: float) -> None:
+        """Give a sign of life."""
+
+    async def close(self) -> None:
+        """Write what ended and leave; what is still in flight may have left."""
+
+
+class ShelteredOutbox(MemoryOutbox):
+    """Memory in front of a store.
+
+    Args:
+        store: What survives the process.
+        say: Told when the store fails and when it works again, None.
+        max_hits: How many may wait in memory while the store cannot work.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        store: Store,
+        say: Callable[[ConvertError | None], None],
+        max_hits: int = BATCH * 100,
+    ) -> None:
+        self._store = store
+        self._say = say
+        self._works = True
+        self._next_try = 0.0
+        self._signed = 0.0
+        self._hurrying = False
+        super().__init__(max_hits)
+
+    def after_fork(self) -> None:
+        """See :class:`MemoryOutbox`."""
+        super().after_fork()
+        self._store.after_fork()
+        self._store.lost = self.lost
+        self._stored: dict[int, Entry] = {}  # taken from the store, by identity
+        self._owed: list[tuple[Entry, float]] = []  # retries that the store could not note yet
+
+    async def keep(self, now: float) -> None:
+        """Bring what came to the store, and give the store a sign of life."""
+        await self._try(self._bring, now)
+        if self._stored and now - self._signed > RENEWED:
+            self._signed = now
+            await self._try(self._store.renew, now)
+
+    async def leave(self, now: float) -> None:
+        """Bring what is left to the store and close it; what is in flight may have left."""
+        await self._try(self._bring, now, must=True)
+
+        async def close(_now: float) -> None:
+            await self._store.close()
+
+        await self._try(close, now, must=True)
+        self._stored.clear()
+
+    async def _bring(self, now: float) -> None:
+        while self._owed:
+            await self._store.retry(*self._owed[-1])
+            self._owed.pop()
+        while entries := await super().take(BATCH, now):
+            try:
+                await self._store.put(entries)
+            except ConvertError:
+                for entry in entries:
+                    await super().retry(entry, now)
+                raise
+            with self._lock:  # from here on the store has them in its account
+                self._accepted -= len(entries)
+                self._in_flight -= len(entries)
+
+    async def put(self, entries: list[Entry]) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        await super().put(entries)
+        await self._try(self._bring, 0.0)
+
+    async def take(self, number: int, now: float) -> list[Entry]:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        taken: list[Entry] = []
+
+        async def fetch(now: float) -> None:
+            # What a killed process holds is in doubt, so nothing is taken that is not begun at once.
+            hurrying, self._hurrying = self._hurrying, False
+            taken.extend(await self._store.take(number, float("inf") if hurrying else now))
+            self._stored.update({id(entry): entry for entry in taken})
+            if not taken:
+                await self._store.commit()
+
+        await self._try(self._bring, now)
+        await self._try(fetch, now)
+        if not self._works:
+            taken += await super().take(number - len(taken), now)
+        return taken
+
+    async def settle(self, entry: Entry) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        await (self._store.settle(entry) if self._left_store(entry) else super().settle(entry))
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        await (self._store.bury(entry, reason) if self._left_store(entry) else super().bury(entry, reason))
+
+    async def drop(self, entry: Entry, reason: str) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        await (self._store.drop(entry, reason) if self._left_store(entry) else super().drop(entry, reason))
+
+    async def retry(self, entry: Entry, due: float) -> None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        if not self._left_store(entry):
+            await super().retry(entry, due)
+            return
+        try:
+            await self._store.retry(entry, due)
+        except ConvertError as error:
+            self._owed.append((entry, due))
+            self._failed(error, due)
+
+    async def next_due(self) -> float | None:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        moments = [await super().next_due()]
+        if self._works:
+            try:
+                moments.append(await self._store.next_due())
+            except ConvertError as error:
+                self._failed(error, 0.0)
+        if not self._works:
+            moments.append(self._next_try)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def hurry(self) -> None:
+        """See :class:`MemoryOutbox`."""
+        super().hurry()
+        self._hurrying = True
+
+    def counts(self) -> Counts:
+        """Return the account of this process, of memory and store together."""
+        mine, theirs = super().counts(), self._store.counts()
+        return Counts(
+            mine.accepted + theirs.accepted,
+            mine.delivered + theirs.delivered,
+            mine.waiting + theirs.waiting,
+            mine.in_flight + theirs.in_flight,
+            mine.dead + theirs.dead,
+            dict(Counter(mine.dropped) + Counter(theirs.dropped)),
+        )
+
+    def _left_store(self, entry: Entry) -> bool:
+        """Tell whether a hit in flight came from the store."""
+        return self._stored.pop(id(entry), None) is not None
+
+    async def _try(self, step: Callable[[float], Awaitable[None]], now: float, *, must: bool = False) -> None:
+        if not self._works and now < self._next_try and not must:
+            return
+        try:
+            await step(now)
+        except ConvertError as error:
+            self._failed(error, now)
+        else:
+            if not self._works:
+                self._works = True
+                self._say(None)
+
+    def _failed(self, error: ConvertError, now: float) -> None:
+        self._next_try = now + REST
+        if self._works:
+            self._works = False
+            self._say(error)
+
+
+def open_outbox(
+    outbox: object, announcer: Announcer, clock: Callable[[], float], *, repeat: bool
+) -> MemoryOutbox:
+    """Return the outbox that an option names.
+
+    Args:
+        outbox: ``"sqlite:///path"``, or what :func:`~convert_middleware.delivery.outbox.open_memory` takes.
+        announcer: Whom to tell when the file cannot be used.
+        clock: Returns seconds since the epoch.
+        repeat: Whether hits that a dead process was sending are sent again.
+
+    Raises:
+        SettingsError: There is no such outbox, or its file cannot be used.
+    """
+    if not (isinstance(outbox, str) and outbox.startswith("sqlite:")):
+        return open_memory(outbox)
+    slashes, _, path = outbox.partition("///")
+    path, _, options = path.partition("?")
+    if slashes != "sqlite:" or not path:
+        raise SettingsError(
+            "outbox", f"must be 'sqlite:///path/to/file', with four slashes if absolute, not {shown(outbox)}"
+        )
+    try:
+        store = SqliteOutbox(unquote(path), repeat_expired=repeat, clock=clock, **limits_of(options))
+    except OutboxError as error:
+        raise SettingsError("outbox", f"cannot be used: {error}") from error
+
+    def say(error: ConvertError | None) -> None:
+        if error is None:
+            announcer.log(logging.WARNING, "outbox works", "The outbox works again.")
+        else:
+            announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
+
+    return ShelteredOutbox(store, say)

@@ -1,0 +1,106 @@
+"""Hits in a file: where it cannot be used, memory takes over, and once it can be, it is used again."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convert_middleware import SettingsError
+from convert_middleware.delivery.worker import LANES
+from convert_middleware.wire import decode
+from tests.delivery.conftest import until
+from tests.tracker.visits import Visit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from convert_middleware import Tracker
+    from tests.asgi.conftest import Convert
+
+
+def durable(convert: Convert, folder: Path) -> Tracker:
+    return convert.tracker(outbox=f"sqlite:///{folder}/outbox.db", hooks=[])
+
+
+def reach(tracker: Tracker, goal: int) -> bytes:
+    visit = Visit(tracker)
+    visit.convert.goal(goal)
+    return visit.respond()
+
+
+def goals_of(convert: Convert) -> list[int]:
+    return sorted(goal for target in convert.server.targets for goal in decode(target).goals)
+
+
+def test_hits_go_through_the_file_and_arrive_once(convert: Convert, tmp_path: Path) -> None:
+    tracker = durable(convert, tmp_path)
+    for goal in range(1, 51):
+        reach(tracker, goal)
+    assert tracker.flush(10.0)
+    assert goals_of(convert) == list(range(1, 51))
+    assert (tracker.stats().accepted, tracker.stats().delivered) == (50, 50)
+    assert (tmp_path / "outbox.db").exists()
+
+
+def test_what_a_tracker_leaves_is_delivered_by_the_next(convert: Convert, tmp_path: Path) -> None:
+    held = convert.hold()
+    tracker = durable(convert, tmp_path)
+    for goal in range(1, 51):
+        reach(tracker, goal)
+    tracker.close(0.2)
+    left = tracker.stats()
+    assert set(left.dropped) == {"interrupted"}  # what had left and was not answered
+    assert left.waiting == 50 - left.dropped["interrupted"] >= 50 - LANES
+    held.set()
+    until(lambda: len(convert.server.targets) >= 16)
+    following = durable(convert, tmp_path)
+    following.start()
+    until(lambda: len(set(goals_of(convert))) == 50)
+    assert goals_of(convert) == list(range(1, 51))
+
+
+def test_without_its_folder_memory_takes_over_and_the_file_is_used_again_later(
+    convert: Convert, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "outbox"
+    folder.mkdir()
+    tracker = durable(convert, folder)
+    reach(tracker, 1)
+    assert tracker.flush(5.0)
+    shutil.rmtree(folder)
+    for goal in range(2, 22):
+        reach(tracker, goal)
+    assert tracker.flush(5.0)
+    assert goals_of(convert) == list(range(1, 22))
+    assert caplog.text.count("Hits wait in memory meanwhile.") == 1
+    folder.mkdir()
+    convert.clock.now += 60
+    reach(tracker, 22)
+    assert tracker.flush(5.0)
+    assert caplog.text.count("The outbox works again.") == 1
+    assert goals_of(convert) == list(range(1, 23))
+
+
+@pytest.mark.parametrize(
+    "outbox",
+    ["sqlite://", "sqlite:///", "sqlite:outbox.db", "sqlite:///no/such/folder/outbox.db", "sqlite:////"],
+)
+def test_a_place_where_no_file_can_be_is_refused(outbox: str, convert: Convert) -> None:
+    with pytest.raises(SettingsError, match=r"^outbox "):
+        convert.tracker(outbox=outbox)
+
+
+def test_another_programs_file_is_refused_and_left_alone(convert: Convert, tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "outbox.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (id)")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match=r"^outbox "):
+        durable(convert, tmp_path)
+    assert path.read_bytes() == before
