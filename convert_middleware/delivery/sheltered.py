@@ -85,13 +85,12 @@ class ShelteredOutbox(MemoryOutbox):
 
     async def leave(self, now: float) -> None:
         """Bring what is left to the store and close it; what is in flight may have left."""
-        await self._try(self._bring, now, must=True)
-
-        async def close(_now: float) -> None:
-            await self._store.close()
-
-        await self._try(close, now, must=True)
+        for last in (self._bring, self._close):
+            await self._try(last, now, must=True)
         self._stored.clear()
+
+    async def _close(self, _now: float) -> None:
+        await self._store.close()
 
     async def _bring(self, now: float) -> None:
         while self._owed:
@@ -152,7 +151,7 @@ class ShelteredOutbox(MemoryOutbox):
             await self._store.retry(entry, due)
         except ConvertError as error:
             self._owed.append((entry, due))
-            self._failed(error, due)
+            self._failed(error, 0.0)
 
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
