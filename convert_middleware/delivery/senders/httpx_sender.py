@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from convert_middleware.delivery.policy import Outcome, Result
 from convert_middleware.delivery.senders import (
@@ -24,6 +23,7 @@ from convert_middleware.delivery.senders import (
     CONNECT_TIMEOUT,
     TOTAL_TIMEOUT,
     outcome_of_answer,
+    proxy_for,
     user_agent,
 )
 from convert_middleware.errors import SettingsError
@@ -99,7 +99,7 @@ class HttpxSender:
         if url.scheme == "https":
             options["ssl_context"] = self._httpx.create_ssl_context()
         try:
-            self._open_pool = self._pool_opener(_proxy_for(url.scheme, url.hostname or ""), options)
+            self._open_pool = self._pool_opener(proxy_for(url.scheme, url.hostname or ""), options)
             self._idle.append(self._new_pool())
         except Exception as error:  # the libraries raise many kinds, some of which are their own
             raise SettingsError(
@@ -268,14 +268,3 @@ async def _beginning(stream: Any) -> bytes:
     except Exception:  # noqa: BLE001, S110 - the status is what counts, and that has arrived
         pass
     return body[:BODY_READ]
-
-
-def _proxy_for(scheme: str, host: str) -> str | None:
-    """Return the proxy that the environment names for this server."""
-    if proxy_bypass(host):
-        return None
-    proxies = getproxies()
-    found = proxies.get(scheme) or proxies.get("all")
-    if found and "://" not in found:
-        found = f"http://{found}"
-    return found
