@@ -36,6 +36,7 @@ class Worker:
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
+        look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox.
     """
 
     def __init__(
@@ -45,12 +46,15 @@ class Worker:
         policy: Policy,
         announcer: Announcer,
         clock: Callable[[], float],
+        *,
+        look_every: float = SIGN_OF_LIFE,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
         self._policy = policy
         self._announcer = announcer
         self._clock = clock
+        self._look_every = look_every
         self._lanes: set[asyncio.Task[None]] = set()
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
@@ -221,7 +225,7 @@ class Worker:
         self._wake.clear()
         # From here on whoever brings a hit wakes us, if that is of use.
         self.sleeping = self._room() or self._outbox.durable
-        limits = [SIGN_OF_LIFE] if self._outbox.durable else []
+        limits = [self._look_every] if self._outbox.durable else []
         if self._room():
             self.gather()
             due = await self._outbox.next_due()
