@@ -32,6 +32,12 @@ async def site(
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
                 return
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        await send({"type": "websocket.close"})  # before it is accepted: the browser gets a 403
+        return
+    if scope["type"] != "http":
+        raise NotImplementedError(f"This site does not speak {scope['type']}.")
     body = greeting().encode()
     if scope["path"] == "/hello":
         current().goal(331)

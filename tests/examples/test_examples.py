@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from convert_middleware import wire
 from convert_middleware.collector import Collector, create_collector
 from convert_middleware.collector.serve import running
+from examples import bare_asgi
 from examples.demo import compare
 from examples.shop import ids
 from examples.visitors import Book
@@ -103,6 +105,24 @@ def test_a_bare_asgi_application_tracks_without_a_framework(collector: tuple[str
         (0, (331,), 1),
         (1, (), 0),
     ]
+
+
+@pytest.mark.parametrize(("kind", "answered"), [("websocket", ["websocket.close"]), ("carrier pigeon", [])])
+def test_a_bare_asgi_application_never_answers_in_a_protocol_it_was_not_asked_in(
+    kind: str, answered: list[str]
+) -> None:
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    with nullcontext() if answered else pytest.raises(NotImplementedError, match="does not speak"):
+        asyncio.run(bare_asgi.app({"type": kind, "path": "/", "headers": [], "scheme": "ws"}, receive, send))
+    assert sent == answered
+    assert bare_asgi.app.tracker.stats().accepted == 0
 
 
 def test_the_shop_runs_by_itself_with_the_options_of_the_environment(
