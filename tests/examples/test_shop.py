@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -51,6 +52,48 @@ def test_a_visit_from_landing_to_order_arrives_in_full(shop: tuple[TestClient, T
     assert paid.transaction is not None
     assert paid.transaction.value == Decimal("37.00")
     assert paid.goals[0] == ids.BOUGHT
+
+
+def ready_to_pay(visitor: TestClient) -> None:
+    visitor.get("/")
+    visitor.post("/cart", data={"slug": "mug", "number": "2"})
+
+
+def paid(collector: Collector) -> tuple[int, str, int]:
+    totals = collector.summary()["totals"]
+    return totals["orders"], totals["revenue"], collector.summary()["goals"][str(ids.BOUGHT)]["conversions"]
+
+
+def test_an_order_counts_when_it_is_paid_though_nobody_sees_the_thanks(
+    shop: tuple[TestClient, Tracker, Collector],
+) -> None:
+    visitor, tracker, collector = shop
+    ready_to_pay(visitor)
+    answer = visitor.post("/checkout", data={"name": "Someone"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/thanks")
+    assert tracker.flush(10)
+    assert paid(collector) == (1, "37.00", 1)
+
+
+def test_loading_the_thanks_again_sends_nothing(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, tracker, _ = shop
+    ready_to_pay(visitor)
+    visitor.post("/checkout", data={"name": "Someone"}, follow_redirects=False)
+    before = tracker.stats().accepted
+    for _ in range(3):
+        assert "37.00" in visitor.get("/thanks").text
+    assert tracker.stats().accepted == before
+
+
+def test_a_second_click_on_pay_leads_to_the_same_order(shop: tuple[TestClient, Tracker, Collector]) -> None:
+    visitor, tracker, collector = shop
+    ready_to_pay(visitor)
+    with ThreadPoolExecutor(4) as pool:
+        clicks = [pool.submit(visitor.post, "/checkout", data={"name": "Someone"}) for _ in range(4)]
+    pages = {click.result().text.partition("Order <b>")[2].partition("</b>")[0] for click in clicks}
+    assert len(pages) == 1
+    assert tracker.flush(10)
+    assert paid(collector) == (1, "37.00", 1)
 
 
 def test_the_headline_stays_the_same_for_one_visitor(shop: tuple[TestClient, Tracker, Collector]) -> None:
