@@ -76,10 +76,15 @@ async def opened(kind: Kind, endpoint: str) -> AsyncIterator[Sender]:
 
 def send(kind: Kind, endpoint: str, times: int = 1) -> list[Outcome]:
     """Send the same request some times, one after the other."""
+    return send_texts(kind, endpoint, *[QUERY] * times)
+
+
+def send_texts(kind: Kind, endpoint: str, *texts: str) -> list[Outcome]:
+    """Send query strings one after the other."""
 
     async def story() -> list[Outcome]:
         async with opened(kind, endpoint) as sender:
-            return [await sender.send(QUERY) for _ in range(times)]
+            return [await sender.send(text) for text in texts]
 
     return asyncio.run(story())
 
@@ -229,6 +234,63 @@ def test_an_attempt_that_is_cancelled_at_any_moment_spoils_no_later_one(
 
     assert {outcome.result for outcome in asyncio.run(story())} == {Result.DELIVERED}
     tracking_server.until(lambda: tracking_server.open == 0)
+
+
+@every_sender
+def test_each_hit_goes_to_the_server_of_its_own_project(kind: Kind, tracking_server: TrackingServer) -> None:
+    with TrackingServer() as other:
+        projects = [tracking_server.port, other.port]
+        texts = [f"c=2&p={project}&g={goal}&ga=1" for goal in range(1, 4) for project in projects]
+        outcomes = send_texts(kind, "http://127.0.0.1:{project_id}/of/{project_id}/", *texts)
+
+        assert [outcome.result for outcome in outcomes] == [Result.DELIVERED] * 6
+        for number, server in enumerate((tracking_server, other)):
+            assert server.targets == [f"/of/{server.port}/?{text}" for text in texts[number::2]]
+            assert server.connections == 1
+
+
+@every_sender
+@pytest.mark.parametrize(
+    "text",
+    ["", "n=1", "p=1&c=2", "c=2&p=", "c=2&p=x&g=1", "c=2&p=1.evil.example", "c=2&p=1/&g=1", "c=2&p=1\n&g=1"],
+)
+def test_what_names_no_project_is_rejected_unsent_where_the_endpoint_asks_for_one(
+    kind: Kind, text: str, tracking_server: TrackingServer
+) -> None:
+    endpoint = f"{tracking_server.origin}/{{project_id}}/"
+    outcomes = send_texts(kind, endpoint, "c=2&p=1", text, "c=2&p=1&g=1&ga=1", text)
+
+    assert [outcome.result for outcome in outcomes] == [Result.DELIVERED, Result.REJECTED] * 2
+    assert {outcome.reason for outcome in outcomes[1::2]} == {"names no project"}
+    assert tracking_server.targets == ["/1/?c=2&p=1", "/1/?c=2&p=1&g=1&ga=1"]
+
+
+@every_sender
+def test_hits_of_very_many_projects_arrive_through_a_bounded_number_of_connections(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    endpoint = f"{tracking_server.origin}/{{project_id}}/"
+
+    async def story() -> int:
+        async with opened(kind, endpoint) as sender:
+            for project in range(1, 301):
+                assert (await sender.send(f"c=2&p={project}&g=1&ga=1")).result is Result.DELIVERED
+            await tracking_server.becomes(lambda: tracking_server.open <= 33)
+            return len(set(tracking_server.targets))
+
+    assert asyncio.run(story()) == 300
+
+
+@every_sender
+def test_no_log_of_the_clients_shows_the_url_of_any_project(
+    kind: Kind, tracking_server: TrackingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    endpoint = f"{tracking_server.origin}/{{project_id}}/"
+    send_texts(kind, endpoint, "c=2&p=1&g=331&ga=1", "c=2&p=22&g=331&ga=1")
+
+    assert len(tracking_server.requests) == 2
+    assert "g=331" not in caplog.text
 
 
 def test_a_body_that_drips_does_not_hold_up_the_outcome_for_long(tracking_server: TrackingServer) -> None:

@@ -13,6 +13,7 @@ CONNECT_TIMEOUT: Final = 3.0  # seconds
 TOTAL_TIMEOUT: Final = 10.0  # seconds for one attempt
 BODY_TIMEOUT: Final = 2.0  # seconds; once the status is known the body may not hold anything up
 BODY_READ: Final = 64 * 1024  # bytes of an answer that are looked at
+NO_PROJECT: Final = Outcome(Result.REJECTED, "names no project")
 
 
 class Sender(Protocol):

@@ -23,7 +23,7 @@ def make_sender(sender: str | Callable[[], object], endpoint: str) -> Callable[[
     Args:
         sender: "auto" for the fastest one installed, "pyreqwest", "httpx" or "httpx2", or a function that
             returns an ``AsyncClient``.
-        endpoint: URL up to the ``?``.
+        endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
 
     Raises:
         SettingsError: There is no sender of that name, or pyreqwest is asked for and not installed.
@@ -45,7 +45,7 @@ class FastSender:
     Its threads do not survive a fork, and once they ran in the parent it cannot start in the child.
 
     Args:
-        endpoint: URL up to the ``?``.
+        endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
         make: Returns the sender to try first.
     """
 

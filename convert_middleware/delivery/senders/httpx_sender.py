@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,17 +22,20 @@ from convert_middleware.delivery.senders import (
     BODY_READ,
     BODY_TIMEOUT,
     CONNECT_TIMEOUT,
+    NO_PROJECT,
     TOTAL_TIMEOUT,
     outcome_of_answer,
     proxy_for,
     user_agent,
 )
+from convert_middleware.delivery.senders.places import Places, pattern
 from convert_middleware.errors import SettingsError
 
 ClientFactory = Callable[[], Any]  # returns an httpx.AsyncClient or httpx2.AsyncClient
 
 _LIBRARIES: Final = (("httpx2", "httpcore2"), ("httpx", "httpcore"))
 _KEEP_ALIVE: Final = 30.0  # seconds an idle connection is kept
+_MOST_IDLE: Final = 32  # connections kept, those to the servers of all projects together
 _NOT_SENT: Final = frozenset(
     {
         "ConnectError",
@@ -69,20 +73,31 @@ def load(name: str = "auto") -> tuple[Any, Any]:
     raise SettingsError("sender", f"needs {wanted}, which is not installed; run: pip install {wanted}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Server:
+    """What all requests to one server have in common."""
+
+    origin: dict[str, Any]
+    path: bytes
+    headers: list[tuple[bytes, bytes]]
+    open_pool: Callable[[], Any]
+
+
 class HttpxSender:
     """Sends through the transport library of httpx, with the environment's proxies and certificates.
 
     Args:
-        endpoint: URL up to the ``?``.
+        endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
         library: "httpx", "httpx2" or "auto".
     """
 
     def __init__(self, endpoint: str, library: str = "auto") -> None:
         self._endpoint = endpoint
         self._httpx, self._core = load(library)
-        self._idle: list[Any] = []
+        self._places = Places(endpoint, self._find)
+        self._idle: list[tuple[_Server, Any]] = []
         self._all: list[Any] = []
-        self._open_pool: Callable[[], Any] = partial(self._core.AsyncConnectionPool, max_connections=1)
+        self._options: dict[str, Any] = {}
 
     async def open(self) -> None:
         """See :class:`Sender`.
@@ -90,34 +105,14 @@ class HttpxSender:
         Raises:
             SettingsError: A proxy of the environment cannot be used.
         """
-        url = urlsplit(self._endpoint)
-        options: dict[str, Any] = {
+        self._options = {
             "max_connections": 1,
             "max_keepalive_connections": 1,
             "keepalive_expiry": _KEEP_ALIVE,
         }
-        if url.scheme == "https":
-            options["ssl_context"] = self._httpx.create_ssl_context()
-        try:
-            self._open_pool = self._pool_opener(proxy_for(url.scheme, url.hostname or ""), options)
-            self._idle.append(self._new_pool())
-        except Exception as error:  # the libraries raise many kinds, some of which are their own
-            raise SettingsError(
-                "sender", "cannot use the proxy that the environment names; for SOCKS install httpx[socks]"
-            ) from error
-        port = url.port
-        self._origin = {
-            "scheme": url.scheme.encode(),
-            "host": (url.hostname or "").encode("idna"),
-            "port": port,
-        }
-        self._path = f"{url.path}?".encode("ascii")
-        self._headers = [
-            (b"Host", url.netloc.rpartition("@")[2].encode("idna" if port is None else "ascii")),
-            (b"User-Agent", user_agent().encode()),
-            (b"Accept", b"*/*"),
-            (b"Accept-Encoding", b"identity"),
-        ]
+        if self._endpoint.startswith("https:"):
+            self._options["ssl_context"] = self._httpx.create_ssl_context()
+        self._places.open()
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
@@ -125,12 +120,18 @@ class HttpxSender:
         return await attempt(self._exchange(text, answered), answered)
 
     async def _exchange(self, text: str, answered: list[Outcome]) -> Outcome:
-        pool = self._idle.pop() if self._idle else self._new_pool()
+        try:
+            server = self._places.of(text)
+        except SettingsError as error:
+            return Outcome(Result.NOT_SENT, type(error).__name__)
+        if server is None:
+            return NO_PROJECT
+        pool = self._idle_pool(server) or await self._new_pool(server)
         try:
             request = self._core.Request(
                 b"GET",
-                self._core.URL(**self._origin, target=self._path + text.encode("ascii")),
-                headers=self._headers,
+                self._core.URL(**server.origin, target=server.path + text.encode("ascii")),
+                headers=server.headers,
                 extensions={"timeout": _TIMEOUTS},
             )
             response = await pool.handle_async_request(request)
@@ -149,7 +150,7 @@ class HttpxSender:
             with suppress(Exception):
                 await pool.aclose()
             raise
-        self._idle.append(pool)
+        self._idle.append((server, pool))
         return outcome_of_answer(response.status, wait, body, time.time())
 
     async def close(self) -> None:
@@ -157,33 +158,70 @@ class HttpxSender:
         for pool in self._all:
             await pool.aclose()
         self._all, self._idle = [], []
+        self._places.close()
 
-    def _pool_opener(self, proxy: str | None, options: dict[str, Any]) -> Callable[[], Any]:
+    def _idle_pool(self, server: _Server) -> Any:
+        """Take a connection to the server that nobody uses, the warmest one; None if there is none."""
+        idle = self._idle
+        for number in range(len(idle) - 1, -1, -1):
+            if idle[number][0] is server:
+                return idle.pop(number)[1]
+        return None
+
+    async def _new_pool(self, server: _Server) -> Any:
+        if len(self._idle) >= _MOST_IDLE:  # of other servers
+            _, oldest = self._idle.pop(0)
+            self._all.remove(oldest)
+            with suppress(Exception):
+                await oldest.aclose()
+        pool = server.open_pool()
+        self._all.append(pool)
+        return pool
+
+    def _find(self, endpoint: str) -> _Server:
+        url = urlsplit(endpoint)
+        host, port = url.hostname or "", url.port
+        try:
+            open_pool = self._pool_opener(proxy_for(url.scheme, host))
+            open_pool()
+        except Exception as error:  # the libraries raise many kinds, some of which are their own
+            raise SettingsError(
+                "sender", "cannot use the proxy that the environment names; for SOCKS install httpx[socks]"
+            ) from error
+        return _Server(
+            {"scheme": url.scheme.encode(), "host": host.encode("idna"), "port": port},
+            f"{url.path}?".encode("ascii"),
+            [
+                (b"Host", url.netloc.rpartition("@")[2].encode("idna" if port is None else "ascii")),
+                (b"User-Agent", user_agent().encode()),
+                (b"Accept", b"*/*"),
+                (b"Accept-Encoding", b"identity"),
+            ],
+            open_pool,
+        )
+
+    def _pool_opener(self, proxy: str | None) -> Callable[[], Any]:
         if proxy is None:
-            return partial(self._core.AsyncConnectionPool, **options)
+            return partial(self._core.AsyncConnectionPool, **self._options)
         given = self._httpx.Proxy(proxy)
         if not given.url.host:
             raise ValueError("a proxy without a host")
         socks = given.url.scheme.startswith("socks")
         kind = self._core.AsyncSOCKSProxy if socks else self._core.AsyncHTTPProxy
-        return partial(kind, proxy_url=str(given.url), proxy_auth=given.raw_auth, **options)
-
-    def _new_pool(self) -> Any:
-        pool = self._open_pool()
-        self._all.append(pool)
-        return pool
+        return partial(kind, proxy_url=str(given.url), proxy_auth=given.raw_auth, **self._options)
 
 
 class ClientSender:
     """Sends through a client the user made, for those who need its certificates, proxies or hooks.
 
     Args:
-        endpoint: URL up to the ``?``.
+        endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
         factory: Returns a new ``AsyncClient``; called again if the client was closed under us.
     """
 
     def __init__(self, endpoint: str, factory: ClientFactory) -> None:
-        self._endpoint = endpoint
+        self._places = Places(endpoint, _as_it_is)
+        self._ours = pattern(endpoint)
         self._factory = factory
         self._client: Any = None
 
@@ -200,12 +238,15 @@ class ClientSender:
         logging.getLogger(self._library.__name__).addFilter(self._is_not_ours)
 
     def _is_not_ours(self, record: logging.LogRecord) -> bool:
-        return not any(str(part).startswith(self._endpoint) for part in record.args or ())
+        return not any(self._ours.match(str(part)) for part in record.args or ())
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
+        endpoint = self._places.of(text)
+        if endpoint is None:
+            return NO_PROJECT
         answered: list[Outcome] = []
-        return await attempt(self._exchange(f"{self._endpoint}?{text}", answered), answered)
+        return await attempt(self._exchange(f"{endpoint}?{text}", answered), answered)
 
     async def _exchange(self, url: str, answered: list[Outcome]) -> Outcome:
         if self._client is None or self._client.is_closed:
@@ -234,6 +275,10 @@ class ClientSender:
         if self._client is not None:
             logging.getLogger(self._library.__name__).removeFilter(self._is_not_ours)
             await self._client.aclose()
+
+
+def _as_it_is(endpoint: str) -> str:
+    return endpoint
 
 
 async def attempt(exchange: Awaitable[Outcome], answered: Sequence[Outcome] = ()) -> Outcome:

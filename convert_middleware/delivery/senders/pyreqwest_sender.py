@@ -22,11 +22,13 @@ from convert_middleware.delivery.senders import (
     BODY_READ,
     BODY_TIMEOUT,
     CONNECT_TIMEOUT,
+    NO_PROJECT,
     TOTAL_TIMEOUT,
     outcome_of_answer,
     proxy_for,
     user_agent,
 )
+from convert_middleware.delivery.senders.places import Places
 from convert_middleware.errors import SettingsError
 
 try:
@@ -55,12 +57,14 @@ class PyreqwestSender:
     """Sends through pyreqwest, with the environment's proxies and certificates.
 
     Args:
-        endpoint: URL up to the ``?``.
+        endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
     """
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._client: Client | None = None
+        self._places = Places(endpoint, self._find)
+        self._clients: dict[str | None, Client] = {}  # by proxy
+        self._open = False
 
     async def open(self) -> None:
         """See :class:`Sender`.
@@ -68,6 +72,17 @@ class PyreqwestSender:
         Raises:
             SettingsError: A proxy or a certificate of the environment cannot be used.
         """
+        self._places.open()
+        self._open = True
+
+    def _find(self, endpoint: str) -> tuple[Client, str]:
+        """Return the client for an endpoint and how its URLs begin."""
+        proxy = _proxy(endpoint)
+        if proxy not in self._clients:
+            self._clients[proxy] = self._client(proxy)
+        return self._clients[proxy], f"{endpoint}?"
+
+    def _client(self, proxy: str | None) -> Client:
         builder = (
             ClientBuilder()
             .runtime_multithreaded(False)  # more threads cost more CPU time for each request
@@ -86,13 +101,12 @@ class PyreqwestSender:
             .pool_idle_timeout(_KEEP_ALIVE)
             .no_proxy()  # reqwest would read the environment by rules of its own
         )
-        proxy = _proxy(self._endpoint)
         if proxy is not None:
-            builder = builder.proxy(proxy)
+            builder = builder.proxy(_proxy_builder(proxy))
         try:
             for certificate in _certificates() if self._endpoint.startswith("https:") else ():
                 builder = builder.add_root_certificate_pem(certificate)
-            self._client = builder.build()
+            return builder.build()
         except (RequestError, ValueError, OSError) as error:
             raise SettingsError(
                 "sender", "cannot use the certificates that SSL_CERT_FILE or SSL_CERT_DIR name"
@@ -100,12 +114,19 @@ class PyreqwestSender:
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
-        if self._client is None:
+        if not self._open:
             return Outcome(Result.NOT_SENT, "not open")
+        try:
+            place = self._places.of(text)
+        except SettingsError as error:
+            return Outcome(Result.NOT_SENT, type(error).__name__)
+        if place is None:
+            return NO_PROJECT
+        client, beginning = place
         status, retry, body = 0, None, b""
         try:
             # Nothing of the body is read ahead: a broken or slow one would swallow the status.
-            builder = self._client.get(f"{self._endpoint}?{text}").streamed_read_buffer_limit(0)
+            builder = client.get(beginning + text).streamed_read_buffer_limit(0)
             async with builder.build_streamed() as response:
                 status, retry = response.status, response.get_header("Retry-After")
                 body = await _beginning(response)
@@ -119,9 +140,12 @@ class PyreqwestSender:
 
     async def close(self) -> None:
         """See :class:`Sender`."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        self._open = False
+        self._places.close()  # a client closes its connections when nobody has it any more
+        used = bool(self._clients)
+        while self._clients:
+            await self._clients.popitem()[1].close()
+        if used:
             await asyncio.sleep(_SETTLING)
 
 
@@ -153,20 +177,26 @@ async def _beginning(response: Response) -> bytes:
     return body[:BODY_READ]
 
 
-def _proxy(endpoint: str) -> ProxyBuilder | None:
-    """Return the proxy that the environment names for this server."""
-    url = urlsplit(endpoint)
-    unusable = SettingsError("sender", "cannot use the proxy that the environment names")
+def _proxy(endpoint: str) -> str | None:
+    """Return the URL of the proxy that the environment names for this server."""
     try:
-        found = proxy_for(url.scheme, url.hostname or "")
-        if found is None:
-            return None
-        proxy = ProxyBuilder.all(found)
+        url = urlsplit(endpoint)
+        return proxy_for(url.scheme, url.hostname or "")
     except ValueError as error:
-        raise unusable from error
-    if urlsplit(found).scheme not in _PROXIES:
-        raise unusable
-    return proxy
+        raise _unusable() from error
+
+
+def _proxy_builder(proxy: str) -> ProxyBuilder:
+    try:
+        if urlsplit(proxy).scheme in _PROXIES:
+            return ProxyBuilder.all(proxy)
+    except ValueError as error:
+        raise _unusable() from error
+    raise _unusable()
+
+
+def _unusable() -> SettingsError:
+    return SettingsError("sender", "cannot use the proxy that the environment names")
 
 
 def _certificates() -> list[bytes]:
