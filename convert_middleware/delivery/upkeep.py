@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import unquote
 
-from convert_middleware.delivery.outbox import limits_of
+from convert_middleware.delivery.opening import path_of
 from convert_middleware.errors import SettingsError
 
 
@@ -100,24 +99,29 @@ def open_upkeep(url: str) -> Upkeep:
     Raises:
         SettingsError: There is no such outbox, or only its own process can see it.
     """
+    must_be_shared(url)
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         from convert_middleware.delivery.sqlite_upkeep import SqliteUpkeep
 
-        slashes, _, path = url.partition("///")
-        path, _, options = path.partition("?")
-        if slashes == "sqlite:" and path:
-            limits_of(options)
-            return SqliteUpkeep(unquote(path))
-    if scheme == "memory":
-        raise SettingsError(
-            "outbox",
-            "is in memory, where only its own process can see it; name one that processes share, "
-            "such as 'sqlite:////var/lib/shop/outbox.db'",
-        )
+        return SqliteUpkeep(path_of(url)[0])
     # What follows the scheme may hold a password.
     raise SettingsError(
         "outbox",
         "must be 'sqlite:///path/to/file', with four slashes if absolute, "
         f"not one that begins with {scheme[:20]!r}",
     )
+
+
+def must_be_shared(url: str) -> None:
+    """Make sure that other processes can see an outbox.
+
+    Raises:
+        SettingsError: Only its own process can.
+    """
+    if url.partition(":")[0] == "memory":
+        raise SettingsError(
+            "outbox",
+            "is in memory, where only its own process can see it; name one that processes share, "
+            "such as 'sqlite:////var/lib/shop/outbox.db'",
+        )

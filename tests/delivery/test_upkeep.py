@@ -307,7 +307,6 @@ def test_a_file_that_is_busy_too_long_is_an_error_and_nothing_happened(tmp_path:
         ("memory://", "only its own process can see it"),
         ("sqlite://outbox.db", "four slashes if absolute"),
         ("sqlite:///", "four slashes if absolute"),
-        ("sqlite:////tmp/outbox.db?colour=red", "max_hits and max_bytes"),
         ("", "must be 'sqlite:///path/to/file'"),
         ("nonsense", "must be 'sqlite:///path/to/file'"),
         ("mongo://me:secret@host", "not one that begins with 'mongo'"),
