@@ -1,0 +1,5 @@
+"""What the browser says: what its own script counted already, and whether this request may be counted."""
+
+from convert_middleware.browser.state import VISITOR_COOKIE, BrowserState, read_state
+
+__all__ = ["VISITOR_COOKIE", "BrowserState", "read_state"]
