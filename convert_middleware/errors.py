@@ -99,6 +99,25 @@ class TokenError(ConvertError, ValueError):
         return type(self), (self.reason,)
 
 
+class OutboxError(ConvertError):
+    """An outbox that outlives the process cannot work at the moment; what was asked of it did not happen.
+
+    Attributes:
+        path: Its file, or its URL without name and password.
+        doing: What was tried.
+        reason: What went wrong, such as ``"SQLITE_FULL"``; nothing of what was stored.
+    """
+
+    def __init__(self, path: str, doing: str, reason: str) -> None:
+        super().__init__(f"The outbox {shown(path)} failed to {doing}: {reason}.")
+        self.path = path
+        self.doing = doing
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.path, self.doing, self.reason)
+
+
 class OutsideRequestError(ConvertError, LookupError):
     """``current()`` was called where no request is being served."""
 

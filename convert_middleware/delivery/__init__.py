@@ -1,11 +1,13 @@
 """Delivery: what waits, what is tried again, how it leaves and who does the work."""
 
-from convert_middleware.delivery.ledger import Ledger, Receipt, Recent
+from convert_middleware.delivery.ledger import Ledger, Recent
+from convert_middleware.delivery.opening import open_outbox
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth
 from convert_middleware.delivery.policy import Policy
+from convert_middleware.delivery.receipt import Receipt
 from convert_middleware.delivery.senders import Sender
 from convert_middleware.delivery.senders.httpx_sender import ClientSender, HttpxSender
-from convert_middleware.delivery.sheltered import ShelteredOutbox, open_outbox
+from convert_middleware.delivery.sheltered import ShelteredOutbox
 from convert_middleware.delivery.thread import Delivery
 
 __all__ = [

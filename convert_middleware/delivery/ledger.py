@@ -7,7 +7,9 @@ one of them. Time is handed in.
 from __future__ import annotations
 
 import threading
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
+
+from convert_middleware.delivery.receipt import Claim, Receipt
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -15,31 +17,6 @@ V = TypeVar("V")
 MAX_CLAIMS: Final = 100_000
 MAX_CLAIM_AGE: Final = 86_400  # seconds; after that the visitor's cookie alone remembers
 MAX_OWED: Final = 5_000  # visitors at least whose lost hits are made good
-
-Claim = tuple[str, str, int | str]  # visitor id, kind, id
-
-
-class Receipt(NamedTuple):
-    """What a hit claimed; it goes back to the ledger if the hit is finally lost.
-
-    Attributes:
-        visitor_id: Whose hit it was.
-        experiments: Exposures it told of.
-        goals: Goals it told of.
-        transactions: Orders it told of, by id, with what is needed to tell of them again.
-    """
-
-    visitor_id: str
-    experiments: tuple[int, ...] = ()
-    goals: tuple[int, ...] = ()
-    transactions: tuple[tuple[str, object], ...] = ()
-
-    def claims(self) -> list[Claim]:
-        """Return the claims."""
-        claims: list[Claim] = [(self.visitor_id, "exposure", key) for key in self.experiments]
-        claims += [(self.visitor_id, "goal", key) for key in self.goals]
-        claims += [(self.visitor_id, "transaction", key) for key, _ in self.transactions]
-        return claims
 
 
 class Recent(Generic[K, V]):

@@ -14,8 +14,6 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Protocol
 
-from convert_middleware.errors import SettingsError, shown
-
 MAX_HITS: Final = 100_000
 MAX_BYTES: Final = 32 * 1024 * 1024  # of text
 
@@ -340,49 +338,3 @@ class MemoryOutbox:
     def _pop_oldest(self) -> Entry | None:
         waiting = [fresh for fresh in self._fresh if fresh]
         return min(waiting, key=lambda fresh: fresh[0].accepted_at).popleft() if waiting else None
-
-
-_LIMITS: Final = {"max_hits": 10**8, "max_bytes": 2**40}
-
-
-def open_memory(outbox: object) -> MemoryOutbox:
-    """Return the outbox in memory that an option names.
-
-    Args:
-        outbox: ``"memory://"``, with ``?max_hits=`` and ``&max_bytes=`` if wanted, or an outbox itself.
-
-    Raises:
-        SettingsError: There is no such outbox.
-    """
-    if isinstance(outbox, MemoryOutbox):
-        return outbox
-    if not isinstance(outbox, str):
-        raise SettingsError(
-            "outbox", f"must be a URL such as 'memory://' or a MemoryOutbox, not {shown(outbox)}"
-        )
-    scheme, colon, rest = outbox.partition("://")
-    path, _, options = rest.partition("?")
-    if scheme != "memory" or not colon or path:
-        raise SettingsError(
-            "outbox", f"must be 'memory://', 'memory://?max_hits=N' or 'sqlite:///path', not {shown(outbox)}"
-        )
-    return MemoryOutbox(**limits_of(options))
-
-
-def limits_of(options: str) -> dict[str, int]:
-    """Return what stands behind the ``?`` of an outbox's URL.
-
-    Raises:
-        SettingsError: An option is unknown or no whole number in its range.
-    """
-    limits: dict[str, int] = {}
-    for piece in filter(None, options.split("&")):
-        name, _, text = piece.partition("=")
-        if name not in _LIMITS or not (
-            text.isascii() and text.isdigit() and 0 < int(text[:13]) <= _LIMITS[name]
-        ):
-            raise SettingsError(
-                "outbox", f"has the option {shown(piece)}; max_hits and max_bytes take whole numbers from 1"
-            )
-        limits[name] = int(text)
-    return limits

@@ -6,21 +6,15 @@ at a time. As long as the store cannot work, memory takes its place; what waits 
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import unquote
 
-from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, limits_of, open_memory
-from convert_middleware.delivery.sqlite import OutboxError, SqliteOutbox
-from convert_middleware.errors import ConvertError, SettingsError, shown
+from convert_middleware.delivery.outbox import MAX_HITS, Counts, Entry, MemoryOutbox, Outbox
+from convert_middleware.errors import ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from convert_middleware.hooks import Announcer
-
-BATCH: Final = 1_000  # hits brought to the store in one transaction
 RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
 REST: Final = 1.0  # seconds before a store that failed is tried again
 
@@ -28,6 +22,7 @@ REST: Final = 1.0  # seconds before a store that failed is tried again
 class Store(Outbox, Protocol):
     """An outbox that others may share."""
 
+    batch: int  # hits to put at once
     lost: deque[object]
 
     def after_fork(self) -> None:
@@ -58,7 +53,7 @@ class ShelteredOutbox(MemoryOutbox):
         self,
         store: Store,
         say: Callable[[ConvertError | None], None],
-        max_hits: int = BATCH * 100,
+        max_hits: int = MAX_HITS,
     ) -> None:
         self._store = store
         self._say = say
@@ -96,7 +91,7 @@ class ShelteredOutbox(MemoryOutbox):
         while self._owed:
             await self._store.retry(*self._owed[-1])
             self._owed.pop()
-        while entries := await super().take(BATCH, now):
+        while entries := await super().take(self._store.batch, now):
             try:
                 await self._store.put(entries)
             except ConvertError:
@@ -203,39 +198,3 @@ class ShelteredOutbox(MemoryOutbox):
         if self._works:
             self._works = False
             self._say(error)
-
-
-def open_outbox(
-    outbox: object, announcer: Announcer, clock: Callable[[], float], *, repeat: bool
-) -> MemoryOutbox:
-    """Return the outbox that an option names.
-
-    Args:
-        outbox: ``"sqlite:///path"``, or what :func:`~convert_middleware.delivery.outbox.open_memory` takes.
-        announcer: Whom to tell when the file cannot be used.
-        clock: Returns seconds since the epoch.
-        repeat: Whether hits that a dead process was sending are sent again.
-
-    Raises:
-        SettingsError: There is no such outbox, or its file cannot be used.
-    """
-    if not (isinstance(outbox, str) and outbox.startswith("sqlite:")):
-        return open_memory(outbox)
-    slashes, _, path = outbox.partition("///")
-    path, _, options = path.partition("?")
-    if slashes != "sqlite:" or not path:
-        raise SettingsError(
-            "outbox", f"must be 'sqlite:///path/to/file', with four slashes if absolute, not {shown(outbox)}"
-        )
-    try:
-        store = SqliteOutbox(unquote(path), repeat_expired=repeat, clock=clock, **limits_of(options))
-    except OutboxError as error:
-        raise SettingsError("outbox", f"cannot be used: {error}") from error
-
-    def say(error: ConvertError | None) -> None:
-        if error is None:
-            announcer.log(logging.WARNING, "outbox works", "The outbox works again.")
-        else:
-            announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
-
-    return ShelteredOutbox(store, say)

@@ -20,7 +20,7 @@ from typing import Final
 from weakref import WeakSet
 
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
-from convert_middleware.delivery.sqlite_file import BUSY, OutboxError, is_broken, name_of, open_file
+from convert_middleware.delivery.sqlite_file import BUSY, is_broken, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
     BURY,
@@ -39,7 +39,7 @@ from convert_middleware.delivery.sqlite_step import (
     Flight,
     Step,
 )
-from convert_middleware.errors import SettingsError
+from convert_middleware.errors import OutboxError, SettingsError
 
 __all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
 
@@ -70,6 +70,8 @@ class SqliteOutbox:
         SettingsError: There can be no such file, or it is not ours.
         OutboxError: The file cannot be opened at the moment.
     """
+
+    batch = 1_000  # hits in one transaction
 
     def __init__(
         self,

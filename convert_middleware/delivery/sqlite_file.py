@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from convert_middleware.errors import ConvertError, SettingsError, shown
+from convert_middleware.errors import OutboxError, SettingsError, shown
 
 if sys.platform != "win32":  # there processes that start together on a broken file are on their own
     import fcntl
@@ -58,25 +58,6 @@ SELECT holder, 0, count(*) FROM hits WHERE holder IS NOT NULL GROUP BY holder
 ON CONFLICT DO UPDATE SET held = excluded.held;
 DELETE FROM accounts WHERE waiting + held = 0 AND alive_until < strftime('%s', 'now') - 86400
 """
-
-
-class OutboxError(ConvertError):
-    """A durable outbox cannot work at the moment; what was asked of it did not happen.
-
-    Attributes:
-        path: Its file.
-        doing: What was tried.
-        reason: What went wrong, such as ``"SQLITE_FULL"``.
-    """
-
-    def __init__(self, path: str, doing: str, reason: str) -> None:
-        super().__init__(f"The outbox {shown(path)} failed to {doing}: {reason}.")
-        self.path = path
-        self.doing = doing
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        return type(self), (self.path, self.doing, self.reason)
 
 
 def is_broken(error: sqlite3.Error) -> bool:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from convert_middleware.delivery.sqlite_file import (
     BUSY,
-    OutboxError,
     check_place,
     is_broken,
     name_of,
@@ -23,7 +22,7 @@ from convert_middleware.delivery.sqlite_file import (
 )
 from convert_middleware.delivery.sqlite_step import PUT, TELL_OWNER
 from convert_middleware.delivery.upkeep import Letter, Status
-from convert_middleware.errors import SettingsError, shown
+from convert_middleware.errors import OutboxError, SettingsError, shown
 
 if TYPE_CHECKING:
     import os

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from itertools import count
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 from weakref import finalize
@@ -21,7 +22,9 @@ from hypothesis.stateful import (
 )
 
 from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, ShelteredOutbox, Worth
+from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sqlite import SqliteOutbox
+from tests.redis_server import RedisServer
 
 T = TypeVar("T")
 NOW: Final = 1_800_000_000.0
@@ -57,12 +60,48 @@ def failing(error: Exception | None) -> None:
     raise AssertionError(f"the store failed: {error}")
 
 
-OUTBOXES: Final = [Kind("memory", MemoryOutbox), Kind("sqlite", sqlite), Kind("sheltered", sheltered)]
+def redis(hits: int, size: int) -> RedisOutbox:
+    """Make an outbox of its own in the server of these tests."""
+    outbox = RedisOutbox(SERVERS[0].url, prefix=f"test-{next(NUMBERS)}", max_hits=hits, max_bytes=size)
+    OPEN.append(outbox)
+    return outbox
+
+
+def sheltered_redis(hits: int, size: int) -> Outbox:
+    """Return memory in front of Redis."""
+    return ShelteredOutbox(redis(hits, size), failing)
+
+
+OUTBOXES: Final = [
+    Kind("memory", MemoryOutbox),
+    Kind("sqlite", sqlite),
+    Kind("sqlite-sheltered", sheltered),
+    Kind("redis", redis),
+    Kind("redis-sheltered", sheltered_redis),
+]
 every_outbox = pytest.mark.parametrize("kind", OUTBOXES, ids=str)
+SERVERS: Final[list[RedisServer]] = []
+NUMBERS: Final = count()
+OPEN: Final[list[RedisOutbox]] = []
+LOOP: Final = asyncio.Runner()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _redis() -> Iterator[None]:
+    with RedisServer() as server, LOOP:
+        SERVERS[:] = [server]
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        LOOP.run(OPEN.pop().close())
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(coroutine)
+    return LOOP.run(coroutine)
 
 
 def hit(text: str = "hit", worth: Worth = Worth.GOAL, accepted_at: float = NOW) -> Entry:

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Worth
-from convert_middleware.delivery.outbox import open_memory
+from convert_middleware.delivery.opening import open_memory
 from convert_middleware.errors import SettingsError
 
 NOW: Final = 1_800_000_000.0

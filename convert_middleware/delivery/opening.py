@@ -1,0 +1,137 @@
+"""From the option that names an outbox to the outbox."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote, urlencode
+
+from convert_middleware.delivery.outbox import MemoryOutbox
+from convert_middleware.delivery.redis_streams import RedisOutbox
+from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
+from convert_middleware.delivery.sqlite import SqliteOutbox
+from convert_middleware.errors import ConvertError, OutboxError, SettingsError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convert_middleware.hooks import Announcer
+
+REDIS: Final = ("redis://", "rediss://", "unix://")
+_LIMITS: Final = {"max_hits": 10**8, "max_bytes": 2**40}
+
+
+def open_outbox(
+    outbox: object, announcer: Announcer, clock: Callable[[], float], *, repeat: bool
+) -> MemoryOutbox:
+    """Return the outbox that an option names.
+
+    Args:
+        outbox: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with ``?max_hits=`` and
+            ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox itself.
+        announcer: Whom to tell when a store cannot be used.
+        clock: Returns seconds since the epoch.
+        repeat: Whether hits that a dead process was sending are sent again.
+
+    Raises:
+        SettingsError: There is no such outbox, or it can never be used.
+    """
+    store: Store
+    if isinstance(outbox, str) and outbox.startswith("sqlite:"):
+        path, limits = path_of(outbox)
+        store = _sqlite(path, repeat_expired=repeat, clock=clock, **limits)
+    elif isinstance(outbox, str) and outbox.startswith(REDIS):
+        url, options = redis_options(outbox)
+        store = RedisOutbox(url, repeat_expired=repeat, clock=clock, **options)
+    else:
+        return open_memory(outbox)
+
+    def say(error: ConvertError | None) -> None:
+        if error is None:
+            announcer.log(logging.WARNING, "outbox works", "The outbox works again.")
+        else:
+            announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
+
+    return ShelteredOutbox(store, say)
+
+
+def path_of(outbox: str) -> tuple[str, dict[str, int]]:
+    """Return the file that ``sqlite:///path`` names, and the limits.
+
+    Raises:
+        SettingsError: It names none.
+    """
+    slashes, _, path = outbox.partition("///")
+    path, _, options = path.partition("?")
+    if slashes != "sqlite:" or not path:
+        raise SettingsError(
+            "outbox", f"must be 'sqlite:///path/to/file', with four slashes if absolute, not {shown(outbox)}"
+        )
+    return unquote(path), _limits_of(options)
+
+
+def redis_options(outbox: str) -> tuple[str, dict[str, Any]]:
+    """Return the URL for redis-py, which has options of its own behind the ``?``, and ours.
+
+    Raises:
+        SettingsError: One of ours is no whole number in its range, or the prefix is empty.
+    """
+    url, _, query = outbox.partition("?")
+    ours: dict[str, Any] = {}
+    theirs: list[tuple[str, str]] = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name in _LIMITS:
+            ours.update(_limits_of(f"{name}={text}"))
+        elif name == "prefix":
+            if not text or set(text) & set("{}"):
+                raise SettingsError(
+                    "outbox", "has an empty prefix or one with braces; name one such as 'shop'"
+                )
+            ours["prefix"] = text
+        else:
+            theirs.append((name, text))
+    return f"{url}?{urlencode(theirs)}" if theirs else url, ours
+
+
+def _sqlite(path: str, **options: Any) -> SqliteOutbox:
+    try:
+        return SqliteOutbox(path, **options)
+    except OutboxError as error:
+        raise SettingsError("outbox", f"cannot be used: {error}") from error
+
+
+def open_memory(outbox: object) -> MemoryOutbox:
+    """Return the outbox in memory that an option names, or that it is.
+
+    Raises:
+        SettingsError: There is no such outbox.
+    """
+    if isinstance(outbox, MemoryOutbox):
+        return outbox
+    if not isinstance(outbox, str):
+        raise SettingsError(
+            "outbox", f"must be a URL such as 'memory://' or a MemoryOutbox, not {shown(outbox)}"
+        )
+    scheme, colon, rest = outbox.partition("://")
+    path, _, options = rest.partition("?")
+    if scheme != "memory" or not colon or path:
+        raise SettingsError(
+            "outbox",
+            "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db', with '?max_hits=N' if wanted, "
+            f"not {shown(outbox)}",
+        )
+    return MemoryOutbox(**_limits_of(options))
+
+
+def _limits_of(options: str) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for piece in filter(None, options.split("&")):
+        name, _, text = piece.partition("=")
+        if name not in _LIMITS or not (
+            text.isascii() and text.isdigit() and 0 < int(text[:13]) <= _LIMITS[name]
+        ):
+            raise SettingsError(
+                "outbox", f"has the option {shown(piece)}; max_hits and max_bytes take whole numbers from 1"
+            )
+        limits[name] = int(text)
+    return limits

@@ -1,0 +1,303 @@
+-- One step of an outbox that many machines share: what ended, a sign of life, and then one thing to do.
+-- It knows streams, accounts and leases, and nothing of what the hits say. A script runs alone, so that every
+-- step happens as a whole or not at all.
+--
+-- KEYS: 1-3 fresh hits by worth (streams) · 4 retries under way (stream) · 5-7 retries that wait, by worth
+--       (sorted by when they are due) · 8 dead letters (stream) · 9 totals · 10 what owners must still be told
+--       · 11 until when each process counts as alive · 12 the last step of each process, should its answer get lost
+-- ARGV: 1 what to do · 2 its arguments as JSON; numbers that must stay exact are strings
+
+local GROUP = 'senders'
+local AGAIN, RETRIES, DEAD, TOTALS, CEDED, ALIVE, STEPS = 4, 5, 8, 9, 10, 11, 12
+local call = redis.call
+local ask = cjson.decode(ARGV[2])
+local me = ask.me
+local clock = call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+local answer = {entered = 0, mine = 0, gained = 0, dropped = 0, interrupted = 0, sacrificed = {}, hits = {}, late = {}}
+
+local function number(field)
+  return tonumber(call('HGET', KEYS[TOTALS], field) or '0')
+end
+
+-- A fresh hit lies behind the last one that was read of its stream; ids only grow.
+local function first_fresh(worth)
+  local last = call('HGET', KEYS[TOTALS], 'read' .. worth) or '0-0'
+  return call('XRANGE', KEYS[1 + worth], '(' .. last, '+', 'COUNT', 1)[1]
+end
+
+local function fields_of(pairs_)
+  local fields = {}
+  for at = 1, #pairs_, 2 do fields[pairs_[at]] = pairs_[at + 1] end
+  return fields
+end
+
+-- A retry is a list of strings: [id, text, worth, accepted, attempts, waited, owner, receipt]
+local function unpacked(member)
+  local list = cjson.decode(member)
+  return {t = list[2], w = list[3], a = list[4], n = list[5], d = list[6], o = list[7], r = list[8]}
+end
+
+local hits_change, bytes_change = 0, 0
+local told = {}
+
+local function entered(text)
+  answer.entered = answer.entered + 1
+  hits_change = hits_change + 1
+  bytes_change = bytes_change + #text
+end
+
+-- A hit waits no longer; if it was somebody else's, it is ours now, and the owner must hear of it.
+local function left(fields)
+  hits_change = hits_change - 1
+  bytes_change = bytes_change - #fields.t
+  if fields.o == me then
+    answer.mine = answer.mine + 1
+  else
+    answer.gained = answer.gained + 1
+    told[fields.o] = (told[fields.o] or 0) + 1
+  end
+end
+
+local function close_books()
+  if hits_change ~= 0 then call('HINCRBY', KEYS[TOTALS], 'hits', hits_change) end
+  if bytes_change ~= 0 then call('HINCRBY', KEYS[TOTALS], 'bytes', bytes_change) end
+  for owner, many in pairs(told) do call('HINCRBY', KEYS[CEDED], owner, many) end
+  answer.ceded = tonumber(call('HGET', KEYS[CEDED], me) or '0')
+  answer.epoch = call('HGET', KEYS[TOTALS], 'epoch')
+  answer.step = ask.step
+end
+
+-- Remember the step without the texts, which can be read again.
+local function sign_step()
+  local hits = answer.hits
+  answer.hits = {}
+  for at, hit in ipairs(hits) do answer.hits[at] = hit[1] end
+  call('HSET', KEYS[STEPS], me, cjson.encode(answer))
+  answer.hits = hits
+end
+
+local function add_fresh(hit)
+  local id = call('HINCRBY', KEYS[TOTALS], 'last', 1) .. '-0'
+  call('XADD', KEYS[1 + tonumber(hit[2])], id,
+    't', hit[1], 'w', hit[2], 'a', hit[3], 'n', hit[4], 'd', hit[5], 'o', me, 'r', hit[6])
+  entered(hit[1])
+end
+
+-- The least valuable goes first; of these the retry that is due last, then the oldest.
+local function sacrifice()
+  for worth = 0, 2 do
+    local retries = KEYS[RETRIES + worth]
+    local last = call('ZREVRANGE', retries, 0, 0)[1]
+    if last then
+      call('ZREM', retries, last)
+      return unpacked(last)
+    end
+    local fresh = first_fresh(worth)
+    if fresh then
+      call('XDEL', KEYS[1 + worth], fresh[1])
+      return fields_of(fresh[2])
+    end
+  end
+end
+
+local function make_room()
+  local hits, bytes = number('hits') + hits_change, number('bytes') + bytes_change
+  while hits > ask.max_hits or bytes > ask.max_bytes do
+    local victim = sacrifice()
+    if not victim then return end
+    left(victim)
+    hits, bytes = hits - 1, bytes - #victim.t
+    answer.dropped = answer.dropped + 1
+    if victim.r ~= '' then answer.sacrificed[#answer.sacrificed + 1] = victim.r end
+  end
+end
+
+local function handed_out(stream, id, fields)
+  answer.hits[#answer.hits + 1] =
+    {stream .. '/' .. id, fields.t, fields.w, fields.a, fields.n, fields.d, fields.r}
+end
+
+local function take_due(number_wanted)
+  local due = {}
+  for worth = 0, 2 do
+    local key = KEYS[RETRIES + worth]
+    local found = call('ZRANGEBYSCORE', key, '-inf', ask.now, 'WITHSCORES', 'LIMIT', 0, number_wanted)
+    for at = 1, #found, 2 do due[#due + 1] = {tonumber(found[at + 1]), key, found[at]} end
+  end
+  table.sort(due, function(one, other) return one[1] < other[1] end)
+  for at = 1, math.min(number_wanted, #due) do
+    local fields = unpacked(due[at][3])
+    -- Written to a stream and read at once, a retry is under the same lease as a fresh hit.
+    call('XADD', KEYS[AGAIN], '*', 't', fields.t, 'w', fields.w, 'a', fields.a, 'n', fields.n,
+      'd', fields.d, 'o', fields.o, 'r', fields.r)
+    local read = call('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', 1, 'STREAMS', KEYS[AGAIN], '>')
+    call('ZREM', due[at][2], due[at][3])
+    left(fields)
+    handed_out(AGAIN, read[1][2][1][1], fields)
+  end
+end
+
+-- Three streams are read as one, in the order of their ids.
+local function take_fresh(number_wanted)
+  local heads, read = {}, {}
+  for worth = 0, 2 do
+    local last = call('HGET', KEYS[TOTALS], 'read' .. worth) or '0-0'
+    local found = call('XRANGE', KEYS[1 + worth], '(' .. last, '+', 'COUNT', number_wanted)
+    for _, entry in ipairs(found) do
+      heads[#heads + 1] = {tonumber(string.match(entry[1], '^%d+')), worth, entry}
+    end
+  end
+  table.sort(heads, function(one, other) return one[1] < other[1] end)
+  for at = 1, math.min(number_wanted, #heads) do
+    local worth, entry = heads[at][2], heads[at][3]
+    local fields = fields_of(entry[2])
+    read[worth] = (read[worth] or 0) + 1
+    left(fields)
+    handed_out(1 + worth, entry[1], fields)
+    call('HSET', KEYS[TOTALS], 'read' .. worth, entry[1])
+  end
+  for worth, many in pairs(read) do
+    call('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', many, 'STREAMS', KEYS[1 + worth], '>')
+  end
+end
+
+local function wait_again(fields, due)
+  local id = call('HINCRBY', KEYS[TOTALS], 'last', 1)
+  local member = cjson.encode({tostring(id), fields.t, fields.w, fields.a, fields.n, fields.d, me, fields.r})
+  call('ZADD', KEYS[RETRIES + tonumber(fields.w)], due, member)
+  entered(fields.t)
+end
+
+-- What was held by processes that gave no sign of life may have left; whether it is sent again is asked.
+local function reclaim()
+  for stream = 1, 4 do
+    local key = KEYS[stream]
+    local claimed = call('XAUTOCLAIM', key, GROUP, me, ask.lease, '0-0', 'COUNT', 100)[2]
+    for _, entry in ipairs(claimed) do
+      if entry and entry[2] then
+        answer.gained = answer.gained + 1
+        if ask['repeat'] then
+          wait_again(fields_of(entry[2]), ask.now)
+        else
+          answer.interrupted = answer.interrupted + 1
+        end
+        call('XACK', key, GROUP, entry[1])
+        call('XDEL', key, entry[1])
+      end
+    end
+  end
+  for _, gone in ipairs(call('ZRANGEBYSCORE', KEYS[ALIVE], '-inf', now - 3600, 'LIMIT', 0, 100)) do
+    local busy = false
+    for stream = 1, 4 do
+      busy = busy or #call('XPENDING', KEYS[stream], GROUP, '-', '+', 1, gone) > 0
+    end
+    if not busy then
+      for stream = 1, 4 do call('XGROUP', 'DELCONSUMER', KEYS[stream], GROUP, gone) end
+      call('ZREM', KEYS[ALIVE], gone)
+      call('HDEL', KEYS[CEDED], gone)
+      call('HDEL', KEYS[STEPS], gone)
+    end
+  end
+end
+
+local todo = {}
+
+function todo.open()
+  for stream = 1, 4 do
+    local made = redis.pcall('XGROUP', 'CREATE', KEYS[stream], GROUP, '0', 'MKSTREAM')
+    if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  end
+  call('HSETNX', KEYS[TOTALS], 'epoch', ask.epoch)
+  local hits = 0
+  for worth = 0, 2 do
+    local stream = KEYS[1 + worth]
+    hits = hits + call('XLEN', stream) - call('XPENDING', stream, GROUP)[1]
+    hits = hits + call('ZCARD', KEYS[RETRIES + worth])
+  end
+  call('HSET', KEYS[TOTALS], 'hits', hits)
+  if hits == 0 then call('HSET', KEYS[TOTALS], 'bytes', 0) end
+end
+
+function todo.put()
+  for _, hit in ipairs(ask.put) do add_fresh(hit) end
+  make_room()
+end
+
+function todo.take()
+  if ask.reclaim then reclaim() end
+  take_due(ask.number)
+  local room = ask.number - #answer.hits
+  if room > 0 then take_fresh(room) end
+end
+
+function todo.back()
+  for _, hit in ipairs(ask.back) do
+    local held = true
+    if hit.id then
+      held = call('XACK', KEYS[hit.stream], GROUP, hit.id) == 1
+      call('XDEL', KEYS[hit.stream], hit.id)
+    end
+    if held then wait_again(hit, hit.due) else answer.late[#answer.late + 1] = hit.key end
+  end
+  make_room()
+end
+
+function todo.next()
+  answer.fresh = false
+  for worth = 0, 2 do
+    if first_fresh(worth) then answer.fresh = true end
+    local due = call('ZRANGE', KEYS[RETRIES + worth], 0, 0, 'WITHSCORES')[2]
+    if due and (not answer.due or tonumber(due) < tonumber(answer.due)) then answer.due = due end
+  end
+  answer.others = call('ZCOUNT', KEYS[ALIVE], now, '+inf') - 1
+end
+
+function todo.commit() end
+
+function todo.leave()
+  call('ZREM', KEYS[ALIVE], me)
+  for stream = 1, 4 do
+    if #call('XPENDING', KEYS[stream], GROUP, '-', '+', 1, me) == 0 then
+      call('XGROUP', 'DELCONSUMER', KEYS[stream], GROUP, me)
+    end
+  end
+end
+
+-- The answer of this step got lost: tell it again if the step happened.
+local function last_step()
+  local signed = call('HGET', KEYS[STEPS], me)
+  local step = signed and cjson.decode(signed)
+  if not step or step.step ~= ask.step then return {unknown = true} end
+  for at, key in ipairs(step.hits) do
+    local stream, id = string.match(key, '^(%d)/(.+)$')
+    local entry = call('XRANGE', KEYS[tonumber(stream)], id, id)[1]
+    local fields = entry and fields_of(entry[2])
+    step.hits[at] = fields and {key, fields.t, fields.w, fields.a, fields.n, fields.d, fields.r} or {key}
+  end
+  return step
+end
+
+if ARGV[1] ~= 'open' and not call('HGET', KEYS[TOTALS], 'epoch') then
+  return cjson.encode({epoch = ''})
+end
+if ARGV[1] == 'again' then return cjson.encode(last_step()) end
+-- Without memory a sign of life may be refused, and taking hits out must still work.
+redis.pcall('ZADD', KEYS[ALIVE], now + ask.lease / 1000, me)
+for stream, ids in pairs(ask.ended or {}) do
+  local key = KEYS[tonumber(stream)]
+  for at = 1, #ids, 1000 do
+    local last = math.min(at + 999, #ids)
+    call('XACK', key, GROUP, unpack(ids, at, last))
+    call('XDEL', key, unpack(ids, at, last))
+  end
+end
+for _, letter in ipairs(ask.buried or {}) do
+  call('XADD', KEYS[DEAD], 'MAXLEN', '~', ask.max_dead, '*', 't', letter[1], 'w', letter[2], 'a', letter[3],
+    'n', letter[4], 'r', letter[5], 'why', letter[6], 'at', letter[7])
+end
+local failed = todo[ARGV[1]]()
+if failed then return failed end
+close_books()
+if ask.step then sign_step() end
+return cjson.encode(answer)
