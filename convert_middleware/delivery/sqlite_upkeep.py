@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.delivery.sqlite import OutboxError
 from convert_middleware.delivery.sqlite_file import BUSY, check_place, is_broken, name_of, open_file
 from convert_middleware.delivery.sqlite_step import PUT, TELL_OWNER
 from convert_middleware.delivery.upkeep import Letter, Status
