@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pytest
 
 from convert_middleware.delivery import Counts, Entry, Outbox, Worth
-from convert_middleware.delivery.sqlite import OutboxError, SqliteOutbox
+from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.delivery.sqlite_upkeep import SqliteUpkeep
 from convert_middleware.delivery.upkeep import Letter, Status, Upkeep, open_upkeep
-from convert_middleware.errors import SettingsError
+from convert_middleware.errors import OutboxError, SettingsError
 
 from .conftest import balanced
 
@@ -307,6 +307,7 @@ def test_a_file_that_is_busy_too_long_is_an_error_and_nothing_happened(tmp_path:
         ("memory://", "only its own process can see it"),
         ("sqlite://outbox.db", "four slashes if absolute"),
         ("sqlite:///", "four slashes if absolute"),
+        ("sqlite:////tmp/outbox.db?colour=red", "max_hits and max_bytes"),
         ("", "must be 'sqlite:///path/to/file'"),
         ("nonsense", "must be 'sqlite:///path/to/file'"),
         ("mongo://me:secret@host", "not one that begins with 'mongo'"),

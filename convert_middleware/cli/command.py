@@ -1,0 +1,142 @@
+"""The command line: what may be said, where the rest comes from, and complaints of one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+from convert_middleware.cli.outbox import carry_out
+from convert_middleware.cli.output import complain
+from convert_middleware.cli.worker import work
+from convert_middleware.errors import ConvertError, SettingsError
+from convert_middleware.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_OPTIONS: Final = ("outbox", "endpoint", "sender", "on_ambiguous", "drain_timeout")
+_VARIABLES: Final = {f"CONVERT_{name.upper()}" for name in _OPTIONS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: What follows the program's name; none: the command line of this process.
+
+    Returns:
+        The exit code: 0, 1 where not all that was asked was done, 2 if something about the options is wrong.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        settings = _settings(given)
+        if given.command == "worker":
+            _log_to_stderr()
+            return asyncio.run(work(settings, every=given.report, as_json=given.json))
+        return asyncio.run(carry_out(given, str(settings.outbox)))
+    except ConvertError as error:
+        complain(str(error))
+        return getattr(error, "code", 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    """Return what the command line says, and the environment where that is silent.
+
+    Whose hits they are stands in the hits, and a worker signs nothing, so those options are made up.
+    """
+    environ = {name: text for name, text in os.environ.items() if name in _VARIABLES}
+    chosen: dict[str, Any] = {name: getattr(given, name, None) for name in _OPTIONS}
+    if given.outbox is None and "CONVERT_OUTBOX" not in environ:
+        raise SettingsError("outbox", "is missing: pass --outbox or set CONVERT_OUTBOX")
+    return Settings.from_env(
+        environ, project_id=1, customer_id=1, secret_key=secrets.token_bytes(32), **chosen
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="convert-middleware",
+        description="Sends tracking hits that wait in an outbox, and looks after them.",
+        epilog="Options that are not given are read from CONVERT_<OPTION>.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--outbox", metavar="URL", help="such as sqlite:////var/lib/shop/outbox.db")
+    shared.add_argument("--json", action="store_true", help="write JSON")
+    _add_worker(commands.add_parser("worker", parents=[shared], help="send what waits, until told to end"))
+    tasks = commands.add_parser("outbox", help="look into an outbox").add_subparsers(
+        dest="task", required=True, metavar="TASK"
+    )
+    tasks.add_parser("status", parents=[shared], help="what it holds")
+    _add_dead(tasks.add_parser("dead", parents=[shared], help="hits that Convert refused for good"))
+    _add_replay(tasks.add_parser("replay", parents=[shared], help="let dead letters wait again"))
+    _add_purge(tasks.add_parser("purge", parents=[shared], help="delete dead letters or waiting hits"))
+    return parser
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="up to the ?; {project_id} is the hit's own project"
+    )
+    parser.add_argument("--sender", help="auto, pyreqwest, httpx or httpx2")
+    parser.add_argument("--on-ambiguous", help="drop or retry what may have arrived")
+    parser.add_argument("--drain-timeout", type=float, metavar="SECONDS", help="to end what is under way")
+    parser.add_argument(
+        "--report", type=_period, default=10.0, metavar="SECONDS", help="between reports (default: 10)"
+    )
+
+
+def _add_dead(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--number", type=_number, default=50, help="how many to show (default: 50)")
+    parser.add_argument("--after", default="", metavar="KEY", help="go on behind this one")
+    parser.add_argument("--show-text", action="store_true", help="show the requests, with what visitors did")
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="as 'outbox dead' shows them")
+    parser.add_argument("--all", action="store_true", help="every dead letter there is now")
+
+
+def _add_purge(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dead", action="store_true", help="dead letters")
+    what.add_argument("--waiting", action="store_true", help="hits that wait")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _period(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time between 0.1 and 86400 seconds")
+    return seconds
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 1 and 10000")
+    return number
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("convert_middleware")
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def _version() -> str:
+    try:
+        return version("convert-middleware")
+    except PackageNotFoundError:  # used from a source tree that was never installed
+        return "0"
