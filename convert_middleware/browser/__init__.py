@@ -1,5 +1,16 @@
 """What the browser says: what its own script counted already, and whether this request may be counted."""
 
+from convert_middleware.browser.exclusion import Exclusion, IsBot, exclusion
+from convert_middleware.browser.request import RequestFacts, lookup
 from convert_middleware.browser.state import VISITOR_COOKIE, BrowserState, read_state
 
-__all__ = ["VISITOR_COOKIE", "BrowserState", "read_state"]
+__all__ = [
+    "VISITOR_COOKIE",
+    "BrowserState",
+    "Exclusion",
+    "IsBot",
+    "RequestFacts",
+    "exclusion",
+    "lookup",
+    "read_state",
+]
