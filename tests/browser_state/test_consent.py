@@ -88,9 +88,7 @@ def test_where_nobody_has_to_be_asked_everybody_is_counted() -> None:
     assert decide(None, request()).consent is Consent.GRANTED
 
 
-@pytest.mark.parametrize(
-    ("cookie", "consent"), [("C0002:1", "granted"), ("C0002:0", "denied"), ("", "unknown")]
-)
+@pytest.mark.parametrize(("cookie", "consent"), [("C2:1", "granted"), ("C2:0", "denied"), ("", "unknown")])
 def test_a_callable_reads_the_choice_from_a_cookie(cookie: str, consent: str) -> None:
     def asks(facts: RequestFacts) -> bool | None:
         choice = facts.cookie("consent")
