@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--outbox", metavar="URL", help="such as sqlite:////var/lib/shop/outbox.db")
-    shared.add_argument("--json", action="store_true", help="write JSON")
+    shared.add_argument("--json", action="store_true", default=_wants_json(), help="write JSON")
     _add_worker(commands.add_parser("worker", parents=[shared], help="send what waits, until told to end"))
     tasks = commands.add_parser("outbox", help="look into an outbox").add_subparsers(
         dest="task", required=True, metavar="TASK"
@@ -91,7 +92,11 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-ambiguous", help="drop or retry what may have arrived")
     parser.add_argument("--drain-timeout", type=float, metavar="SECONDS", help="to end what is under way")
     parser.add_argument(
-        "--report", type=_period, default=10.0, metavar="SECONDS", help="between reports (default: 10)"
+        "--report",
+        type=_period,
+        default=os.environ.get("CONVERT_REPORT", "10"),
+        metavar="SECONDS",
+        help="between reports (default: 10)",
     )
 
 
@@ -113,18 +118,22 @@ def _add_purge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def _wants_json() -> bool:
+    return os.environ.get("CONVERT_JSON", "").strip().lower() in ("1", "true", "yes", "on")
+
+
 def _period(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time between 0.1 and 86400 seconds")
-    return seconds
+    with suppress(ValueError):
+        if 0.1 <= float(text) <= 86_400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no time between 0.1 and 86400 seconds")
 
 
 def _number(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number between 1 and 10000")
-    return number
+    with suppress(ValueError):
+        if 1 <= int(text) <= 10_000:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number between 1 and 10000")
 
 
 def _log_to_stderr() -> None:

@@ -6,6 +6,7 @@ What is said of hits here holds no visitor, no amount and no URL.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from contextlib import suppress
@@ -33,9 +34,14 @@ class CommandError(ConvertError):
 
 def say(line: str) -> None:
     """Write a line to the standard output; whoever reads it may be gone."""
-    with suppress(OSError):
+    try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+    except BrokenPipeError:  # from now on it goes nowhere, also what Python itself writes at the end
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # as where the log's disk is full; the work goes on
+        pass
 
 
 def say_json(what: object) -> None:

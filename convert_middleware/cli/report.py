@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from convert_middleware.cli.outbox import facts_of
-from convert_middleware.cli.output import age, printable, public, say, say_json
+from convert_middleware.cli.output import age, number_of, printable, public, say, say_json
 from convert_middleware.delivery.upkeep import open_upkeep
 from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import HitRetried
@@ -50,6 +50,14 @@ class Report:
             )
         else:
             say(f"{_clock()} started: from {where} to {to}, sender {how}")
+
+    def end(self, counts: Counts) -> None:
+        """Say that the end is near."""
+        if self._as_json:
+            say_json({"event": "ending", "time": time.time(), "in_flight": counts.in_flight})
+        else:
+            under_way = number_of("hit", counts.in_flight)
+            say(f"{_clock()} ending: {under_way} under way; another signal ends it at once")
 
     async def tell_every(self, seconds: float, counts: Callable[[], Counts]) -> None:
         """Report until cancelled."""

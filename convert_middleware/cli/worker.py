@@ -10,6 +10,7 @@ import asyncio
 import signal
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from convert_middleware.cli.report import Report
@@ -49,8 +50,6 @@ class Exit:
 
     def counts(self) -> Counts:
         """Return the account as the worker is to see it: what it will not take does not wait for it."""
-        from dataclasses import replace
-
         counts = self._outbox.counts()
         return replace(counts, waiting=0) if self.open else counts
 
@@ -115,11 +114,20 @@ async def work(settings: Settings, *, every: float, as_json: bool) -> int:
             time.time,
             look_every=LOOK,
         )
+
+        async def end(sending: asyncio.Task[None]) -> None:
+            await ending.asked.wait()
+            report.end(outbox.counts())
+            way_out.open = True
+            worker.stop(time.monotonic() + settings.drain_timeout)
+            await ending.at_once.wait()
+            sending.cancel()
+
         report.start(settings.endpoint, settings.sender)
         sending = asyncio.create_task(worker.run())
         helpers = [
             asyncio.create_task(report.tell_every(every, outbox.counts)),
-            asyncio.create_task(_end(ending, way_out, worker, sending, settings.drain_timeout)),
+            asyncio.create_task(end(sending)),
         ]
         try:
             with suppress(asyncio.CancelledError):
@@ -131,14 +139,3 @@ async def work(settings: Settings, *, every: float, as_json: bool) -> int:
         announcer.shutdown()
         await report.tell(outbox.counts(), "stopped")
         return ending.code
-
-
-async def _end(
-    ending: Ending, way_out: Exit, worker: Worker, sending: asyncio.Task[None], patience: float
-) -> None:
-    """Bring about the end that is asked for."""
-    await ending.asked.wait()
-    way_out.open = True
-    worker.stop(time.monotonic() + patience)
-    await ending.at_once.wait()
-    sending.cancel()
