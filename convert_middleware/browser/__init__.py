@@ -1,5 +1,6 @@
 """What the browser says: what its own script counted already, and whether this request may be counted."""
 
+from convert_middleware.browser.bots import load_bots
 from convert_middleware.browser.consent import Answer, AskConsent, Consent, Decision, decide
 from convert_middleware.browser.exclusion import Exclusion, IsBot, exclusion
 from convert_middleware.browser.request import RequestFacts, lookup
@@ -17,6 +18,7 @@ __all__ = [
     "RequestFacts",
     "decide",
     "exclusion",
+    "load_bots",
     "lookup",
     "read_state",
 ]
