@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from convert_middleware.delivery import Entry, Worth
 from convert_middleware.delivery.sqlite import SqliteOutbox
+from convert_middleware.delivery.upkeep import Status, open_upkeep
 
 PATIENCE: Final = 20.0  # seconds for a process to do or say something
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -53,6 +54,19 @@ def asked(*arguments: str, **options: str) -> Any:
     done = command(*arguments, "--json", **options)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
+
+
+def status_of(outbox: str) -> Status:
+    """Return the status of an outbox without a process of its own."""
+
+    async def story() -> Status:
+        upkeep = open_upkeep(outbox)
+        try:
+            return await upkeep.status()
+        finally:
+            await upkeep.close()
+
+    return asyncio.run(story())
 
 
 class Working:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from convert_middleware.delivery.worker import LANES
 from convert_middleware.wire import decode
-from tests.cli.programs import PATIENCE, ROOT, asked, environment, fill, hits, worker
+from tests.cli.programs import PATIENCE, ROOT, environment, fill, hits, status_of, worker
 from tests.delivery.sqlite.children import child
 from tests.servers import TrackingServer, after, answer, stall
 
@@ -68,11 +68,11 @@ def test_what_is_under_way_ends_well_when_it_is_told_to_end_and_the_rest_waits_f
         assert one.complaints == ""
     sent = len(tracking_server.requests)
     stopped = one.records[-1]
-    status = asked("outbox", "status", outbox=options["outbox"])
+    status = status_of(options["outbox"])
 
     assert (stopped["event"], stopped["delivered"], stopped["dropped"]) == ("stopped", sent, {})
     assert LANES <= sent < 200
-    assert (status["waiting"], status["in_flight"], status["dead"]) == (200 - sent, 0, 0)
+    assert (status.waiting, status.in_flight, status.dead) == (200 - sent, 0, 0)
     tracking_server.default = answer()
     with worker(**options) as other:
         tracking_server.until_requests(200)
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, tracking_server: Tracki
 
     assert [(each["event"], each["in_flight"]) for each in one.records[1:]] == [("ending", 2), ("stopped", 0)]
     assert one.records[-1]["dropped"] == {"interrupted": 2}
-    assert asked("outbox", "status", outbox=url(tmp_path))["in_flight"] == 0
+    assert status_of(url(tmp_path)).in_flight == 0
 
 
 def test_what_does_not_end_within_the_drain_timeout_is_given_up(
@@ -124,12 +124,12 @@ def test_when_one_of_two_workers_is_killed_nothing_leaves_twice_and_only_what_it
         tracking_server.until_requests(300)
         one.signal(signal.SIGKILL)
         one.end()
-        other.until(lambda: asked("outbox", "status", outbox=options["outbox"])["waiting"] == 0)
+        other.until(lambda: status_of(options["outbox"]).waiting == 0)
         other.signal(signal.SIGTERM)
         assert other.end() == 0
 
     sent = goals_of(tracking_server)
-    held = asked("outbox", "status", outbox=options["outbox"])["in_flight"]
+    held = status_of(options["outbox"]).in_flight
     missing = set(numbers) - set(sent)
     assert set(sent.values()) == {1}
     assert len(missing) <= held <= 2 * LANES
