@@ -26,6 +26,7 @@ _PREFIX: Final = "CONVERT_"
 _COOKIE_PREFIX: Final = "CONVERT_COOKIE_"
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
 _SENDERS: Final = ("auto", "pyreqwest", "httpx", "httpx2")
+_DURABLE: Final = ("sqlite:", "redis:", "rediss:", "unix:")
 _MAX_DRAIN: Final = 300.0  # seconds
 _SWITCH: Final = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
     ("0", "false", "no", "off"), False
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
     cookie: CookieOptions
     outbox: object
     sender: str | Callable[[], object]
+    deliver: bool
     on_ambiguous: Literal["drop", "retry"]
     hooks: Sequence[Hook]
     strict: bool
@@ -63,10 +65,12 @@ class Settings:
         previous_keys: Older keys that are still accepted.
         endpoint: Where tracking requests go, up to the ``?``; ``{project_id}`` in it is replaced.
         cookie: Attributes of the visitor cookie.
-        outbox: Where hits wait: ``"memory://"`` or ``"sqlite:///path"``, with ``?max_hits=`` and
-            ``&max_bytes=`` if wanted, or an outbox object.
+        outbox: Where hits wait: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with
+            ``?max_hits=`` and ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox object.
         sender: ``"auto"``: the fastest that is installed; ``"pyreqwest"``, ``"httpx"`` or ``"httpx2"``; or a
             function that returns an ``AsyncClient``.
+        deliver: Whether this process sends; otherwise it only fills the outbox, which must outlive it, and
+            ``convert-middleware worker`` sends.
         on_ambiguous: ``"drop"`` or ``"retry"`` hits of which nobody knows whether they arrived.
         hooks: Callables that take events.
         strict: Whether a bad argument raises; otherwise it is logged and the page goes on.
@@ -86,6 +90,7 @@ class Settings:
     cookie: CookieOptions = field(default_factory=CookieOptions)
     outbox: object = "memory://"
     sender: str | Callable[[], object] = "auto"
+    deliver: bool = True
     on_ambiguous: Literal["drop", "retry"] = "drop"
     hooks: Sequence[Hook] = ()
     strict: bool = True
@@ -159,7 +164,7 @@ class Settings:
             raise SettingsError("cookie", f"must be CookieOptions(...), not {shown(cookie)}")
         if self.on_ambiguous not in ("drop", "retry"):
             raise SettingsError("on_ambiguous", f"must be 'drop' or 'retry', not {shown(self.on_ambiguous)}")
-        for name in ("strict", "cache_guard"):
+        for name in ("strict", "cache_guard", "deliver"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(name, f"must be True or False, not {shown(getattr(self, name))}")
         if not (callable(self.sender) or self.sender in _SENDERS):
@@ -167,6 +172,12 @@ class Settings:
                 "sender",
                 f"must be one of {', '.join(map(repr, _SENDERS))} or a function that returns an AsyncClient, "
                 f"not {shown(self.sender)}",
+            )
+        if not self.deliver and not str(self.outbox).startswith(_DURABLE):
+            raise SettingsError(
+                "deliver",
+                "is False, but what waits in memory can be sent by this process only; "
+                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0'",
             )
         timeout: object = self.drain_timeout
         number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
@@ -289,6 +300,7 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "on_ambiguous": _lower,
     "strict": _switch,
     "cache_guard": _switch,
+    "deliver": _switch,
     "drain_timeout": _seconds,
 }
 _COOKIE_READERS: Final[Mapping[str, _Reader]] = {

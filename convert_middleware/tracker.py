@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.cookie import CookieCodec, RejectedError
-from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox
+from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
 from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
 from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, visitor_hash
@@ -101,6 +101,7 @@ class Tracker:
             self._ledger,
             outbox,
             self.announcer,
+            shared_ledger_of(outbox),
         )
         self._delivery = Delivery(
             outbox,
@@ -108,7 +109,8 @@ class Tracker:
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,
-            self._writer.write_waiting,
+            self._writer,
+            settings.deliver,
         )
         # A tracker that nobody closes leaves no thread behind; at exit _close_all() waits for delivery.
         weakref.finalize(self, _let_go, self._delivery, settings.drain_timeout).atexit = False
@@ -251,7 +253,7 @@ class Tracker:
 
     def owes(self, visitor: Visitor) -> bool:
         """Tell whether an earlier hit of the visitor was finally lost, so that it has to be made good."""
-        return self._ledger.owes(visitor.visitor_id)
+        return self._writer.owes(visitor.visitor_id)
 
     def send_news(self, page: Page) -> None:
         """Hand over what is news on the page; never raises."""

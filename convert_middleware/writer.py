@@ -1,8 +1,8 @@
 """From what visitors did to the hits that tell of it.
 
 The writer asks the ledger who was first, has the wire write the text and offers it to the outbox. Requests
-leave their news here and go on; the delivery thread has them written, many at a time. It knows nothing of
-requests and cookies, and time is handed in.
+leave their news here and go on; the delivery thread has them written, many at a time. Where machines share a
+ledger it is asked there, too. The writer knows nothing of requests and cookies, and time is handed in.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import logging
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery import Entry, Receipt, Worth
+from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import (
     Announcer,
     ExposureRecorded,
@@ -28,10 +30,39 @@ from convert_middleware.visitor import News
 from convert_middleware.wire import fit, queries, query
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from convert_middleware.delivery import Ledger, MemoryOutbox
     from convert_middleware.model import Hit
 
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
+MOST_ASKED: Final = 10_000  # as many may wait for the answer of a shared ledger
+TOGETHER: Final = 200  # visitors a shared ledger is asked about at once
+
+
+class SharedLedger(Protocol):
+    """Who was first, for the processes of many machines; asked in the delivery thread only."""
+
+    lost: list[Receipt]
+
+    def owes(self, visitor_id: str) -> bool:
+        """Tell whether a hit of this visitor was lost and not made good, as far as this process heard."""
+
+    async def claim(self, wanted: Sequence[Receipt]) -> list[tuple[Receipt, Receipt | None]]:
+        """Return of each what was granted, and what its visitor is owed besides."""
+
+    async def give_back(self, receipts: Sequence[Receipt]) -> None:
+        """Take claims back: their hits are finally lost, and the visitors are owed others."""
+
+    async def look(self) -> None:
+        """Hear of what other processes owe."""
+
+    def after_fork(self) -> None:
+        """Forget in a forked child what the parent knew."""
+
+
+# News that nobody wrote yet; with hooks also where they came from, so that hooks see it.
+_Waiting = tuple[News, float, Context | None]
 
 
 class Writer:
@@ -41,9 +72,10 @@ class Writer:
         customer_id: The customer.
         project_id: The project.
         limit: Bytes that a query string may have.
-        ledger: Who was first.
+        ledger: Who was first in this process.
         outbox: Where hits wait; what it lost finally is made good with the visitor's next news.
         announcer: Whom to tell.
+        shared: Who was first on all machines. While it cannot be asked the process decides alone.
     """
 
     def __init__(
@@ -54,6 +86,7 @@ class Writer:
         ledger: Ledger,
         outbox: MemoryOutbox,
         announcer: Announcer,
+        shared: SharedLedger | None = None,
     ) -> None:
         self._customer_id = customer_id
         self._project_id = project_id
@@ -61,13 +94,20 @@ class Writer:
         self._ledger = ledger
         self._outbox = outbox
         self._announcer = announcer
+        self._shared = shared
         self.after_fork()
 
     def after_fork(self) -> None:
         """Begin empty, with a lock nobody holds: in a forked child what waits here is the parent's."""
         self._lock = threading.RLock()
-        self._waiting: deque[tuple[News, float]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._writing = False
+        self._asked: list[_Waiting] = []  # a shared ledger is being asked about them
+        self._returned: deque[Receipt] = deque(maxlen=TOGETHER * 25)  # to be given back to it
+        if self._shared is not None:
+            self._shared.after_fork()
+
+    # --- in requests ----------------------------------------------------------------------------------
 
     def take(self, news: News, now: float) -> None:
         """Accept news; hooks hear of it at once, otherwise it is written later. Never blocks, never raises.
@@ -76,64 +116,159 @@ class Writer:
             news: What a visitor did.
             now: When, in seconds since the epoch.
         """
+        if self._shared is not None:
+            context = copy_context() if self._announcer.active else None
+            self._waiting.append((news, now, context))
+            if len(self._waiting) > MOST_ASKED:
+                self._write_all()
+            return
         if self._announcer.active:
             self._give_back_what_was_lost()
             self._write_one(news, now)
             return
-        self._waiting.append((news, now))
+        self._waiting.append((news, now, None))
         if len(self._waiting) > MOST and self._lock.acquire(blocking=False):
             try:
-                self.write_waiting()
+                self.gather()
             finally:
                 self._lock.release()
 
-    def write_waiting(self) -> None:
-        """Offer all that waits to the outbox; when it returns, all that was taken before is there."""
-        if not (self._waiting or self._writing or self._outbox.lost):
+    def owes(self, visitor_id: str) -> bool:
+        """Tell whether a hit of this visitor was lost and not made good yet."""
+        return self._ledger.owes(visitor_id) or (self._shared is not None and self._shared.owes(visitor_id))
+
+    # --- in the delivery thread, or wherever somebody wants to know what waits ---------------------------
+
+    def pending(self) -> int:
+        """Return how much news waits for others to be asked."""
+        return len(self._waiting) + len(self._asked)
+
+    def gather(self) -> None:
+        """Offer all that waits to the outbox, unless others have to be asked first."""
+        if self._shared is None and (self._waiting or self._writing or self._outbox.lost):
+            self._write_all()
+
+    async def bring(self) -> None:
+        """Offer all that waits to the outbox; to be called in the delivery thread."""
+        shared = self._shared
+        if shared is None:
+            self.gather()
             return
+        await self._tell_what_was_lost(shared)
+        while self._waiting:
+            asked = self._asked = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+            answers: list[tuple[Receipt, Receipt | None]] | None = None
+            try:
+                answers = await shared.claim([_receipt_of(news) for news, _, _ in asked])
+            except (ConvertError, ValueError):
+                pass  # the outbox says that its store does not work
+            finally:
+                for number, (news, now, context) in enumerate(asked):
+                    answer = answers[number] if answers else None
+                    if context is None:
+                        self._write_answered(news, now, answer)
+                    else:
+                        context.run(self._write_answered, news, now, answer)
+                self._asked = []
+
+    def finish(self) -> None:
+        """Offer all that waits to the outbox now, without asking anybody."""
+        if self._waiting or self._outbox.lost:
+            self._write_all()
+
+    async def _tell_what_was_lost(self, shared: SharedLedger) -> None:
+        self._collect_what_was_lost()
+        self._returned.extend(shared.lost)
+        shared.lost.clear()
+        with suppress(ConvertError):
+            while self._returned:
+                some = list(self._returned)[:TOGETHER]
+                await shared.give_back(some)
+                for _ in some:
+                    self._returned.popleft()
+            if not self._waiting:
+                await shared.look()
+
+    def _write_all(self) -> None:
         with self._lock:
             self._give_back_what_was_lost()
             self._writing = True
             try:
                 while self._waiting:
-                    self._write_one(*self._waiting.popleft())
+                    news, now, context = self._waiting.popleft()
+                    if context is None:
+                        self._write_one(news, now)
+                    else:
+                        context.run(self._write_one, news, now)
             finally:
                 self._writing = False
 
     def _give_back_what_was_lost(self) -> None:
+        for receipt in self._collect_what_was_lost():
+            self._ledger.give_back(receipt)
+
+    def _collect_what_was_lost(self) -> list[Receipt]:
+        """Return receipts of lost hits; what a shared ledger looks after is kept for it."""
+        found = []
         lost = self._outbox.lost
         while lost:
             with suppress(IndexError):  # a request with hooks does the same without the lock
                 receipt = lost.popleft()
                 if isinstance(receipt, Receipt):
-                    self._ledger.give_back(receipt)
+                    found.append(receipt)
+        if self._shared is None:
+            return found
+        for receipt in found:
+            self._ledger.release(receipt)
+        self._returned.extend(found)
+        return []
+
+    # --- writing --------------------------------------------------------------------------------------
 
     def _write_one(self, news: News, now: float) -> None:
-        try:
-            self._write(news, now)
-        except Exception as error:  # noqa: BLE001 - the others must not suffer; the loss is said
-            self._announcer.log(
-                logging.ERROR,
-                "news",
-                "Tracking failed and a page's records are lost: %s.",
-                type(error).__name__,
-            )
-
-    def _write(self, news: News, now: float) -> None:
+        """Write what is first in this process."""
         visitor, experiments, goals, transactions = news
         visitor_id, claim = visitor.visitor_id, self._ledger.claim
-        if experiments:
-            experiments = [key for key in experiments if claim((visitor_id, "exposure", key), now)]
-        if goals:
-            goals = [key for key in goals if claim((visitor_id, "goal", key), now)]
-        if transactions:
-            transactions = [
-                each for each in transactions if claim((visitor_id, "transaction", each.transaction_id), now)
-            ]
-        news = News(visitor, experiments, goals, transactions)
+        try:
+            if experiments:
+                experiments = [key for key in experiments if claim((visitor_id, "exposure", key), now)]
+            if goals:
+                goals = [key for key in goals if claim((visitor_id, "goal", key), now)]
+            if transactions:
+                transactions = [
+                    each
+                    for each in transactions
+                    if claim((visitor_id, "transaction", each.transaction_id), now)
+                ]
+            owed = self._ledger.make_good(visitor_id, now)
+            self._write(News(visitor, experiments, goals, transactions), owed, now)
+        except Exception as error:  # noqa: BLE001 - the others must not suffer; the loss is said
+            self._say_lost(error)
+
+    def _write_answered(self, news: News, now: float, answer: tuple[Receipt, Receipt | None] | None) -> None:
+        """Write what is first on all machines, or in this process if they did not answer."""
+        if answer is None:
+            self._write_one(news, now)
+            return
+        granted, owed = answer
+        paid = {key for key, _ in granted.transactions}
+        try:
+            for claim in granted.claims():
+                self._ledger.claim(claim, now)  # for times when the process has to decide alone
+            transactions = [each for each in news.transactions if each.transaction_id in paid]
+            self._write(News(news.visitor, granted.experiments, granted.goals, transactions), owed, now)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._say_lost(error)
+
+    def _say_lost(self, error: Exception) -> None:
+        self._announcer.log(
+            logging.ERROR, "news", "Tracking failed and a page's records are lost: %s.", type(error).__name__
+        )
+
+    def _write(self, news: News, owed: Receipt | None, now: float) -> None:
         if self._announcer.active:
             self._announce(news)
-        owed = self._ledger.make_good(visitor_id, now)
+        visitor_id = news.visitor.visitor_id
         if owed is not None:
             news = _with_owed(news, owed)
         for number, text in enumerate(queries(news, self._customer_id, self._project_id)):
@@ -218,4 +353,14 @@ def _with_owed(news: News, owed: Receipt) -> News:
         [*[key for key in owed.experiments if key in visitor.experiments], *experiments],
         [*[key for key in owed.goals if key in visitor.goals], *goals],
         [*paid, *transactions],
+    )
+
+
+def _receipt_of(news: News) -> Receipt:
+    """Return what these news would claim."""
+    return Receipt(
+        news.visitor.visitor_id,
+        tuple(news.experiments),
+        tuple(news.goals),
+        tuple([(each.transaction_id, each) for each in news.transactions]),
     )

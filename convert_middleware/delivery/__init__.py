@@ -1,7 +1,7 @@
 """Delivery: what waits, what is tried again, how it leaves and who does the work."""
 
 from convert_middleware.delivery.ledger import Ledger, Recent
-from convert_middleware.delivery.opening import open_outbox
+from convert_middleware.delivery.opening import open_outbox, shared_ledger_of
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth
 from convert_middleware.delivery.policy import Policy
 from convert_middleware.delivery.receipt import Receipt
@@ -26,4 +26,5 @@ __all__ = [
     "ShelteredOutbox",
     "Worth",
     "open_outbox",
+    "shared_ledger_of",
 ]

@@ -103,17 +103,16 @@ class Ledger:
         """Take claims back: the hit they were made for is finally lost, and its visitor is owed another."""
         visitor_id = receipt.visitor_id
         with self._lock:
-            for claim in receipt.claims():
-                self._claims.forget(claim)
+            self.release(receipt)
             before = self._owed.get(visitor_id)
             if before is not None:
-                receipt = Receipt(
-                    visitor_id,
-                    before.experiments + receipt.experiments,
-                    before.goals + receipt.goals,
-                    before.transactions + receipt.transactions,
-                )
+                receipt = before.merge(receipt)
             self._owed.put(visitor_id, receipt)
+
+    def release(self, receipt: Receipt) -> None:
+        """Take claims back that others look after."""
+        for claim in receipt.claims():
+            self._claims.forget(claim)
 
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""

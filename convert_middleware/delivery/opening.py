@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from convert_middleware.delivery.outbox import MemoryOutbox
+from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
 from convert_middleware.delivery.sqlite import SqliteOutbox
@@ -53,6 +54,12 @@ def open_outbox(
             announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
 
     return ShelteredOutbox(store, say)
+
+
+def shared_ledger_of(outbox: MemoryOutbox) -> RedisLedger | None:
+    """Return the ledger that machines share which share this outbox, if there is one."""
+    store = outbox.store if isinstance(outbox, ShelteredOutbox) else None
+    return RedisLedger(store.link) if isinstance(store, RedisOutbox) else None
 
 
 def path_of(outbox: str) -> tuple[str, dict[str, int]]:

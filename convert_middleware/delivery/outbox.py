@@ -271,6 +271,11 @@ class MemoryOutbox:
                 self._dropped[reason] += lost
             return lost
 
+    def in_memory(self) -> int:
+        """Return how many hits would be lost with the process."""
+        counts = self.counts()
+        return counts.waiting + counts.in_flight
+
     def counts(self) -> Counts:
         """See :class:`Outbox`."""
         # A signal handler may ask while it interrupts the lock's holder in its own thread: do not wait long.

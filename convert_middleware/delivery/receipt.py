@@ -32,6 +32,15 @@ class Receipt(NamedTuple):
         claims += [(self.visitor_id, "transaction", key) for key, _ in self.transactions]
         return claims
 
+    def merge(self, other: Receipt) -> Receipt:
+        """Return both, with nothing twice."""
+        return Receipt(
+            self.visitor_id,
+            tuple(dict.fromkeys(self.experiments + other.experiments)),
+            tuple(dict.fromkeys(self.goals + other.goals)),
+            tuple(dict(self.transactions + other.transactions).items()),
+        )
+
     def to_text(self) -> str:
         """Return it as text, for a store that other processes share."""
         paid = [

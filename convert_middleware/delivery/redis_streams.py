@@ -77,8 +77,8 @@ class RedisOutbox:
         repeat_expired: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._link = RedisLink(url, prefix)
-        self._script = self._link.script("redis_streams.lua", KEYS)
+        self.link = RedisLink(url, prefix)
+        self._script = self.link.script("redis_streams.lua", KEYS)
         self._lease = lease
         self._repeat_expired = repeat_expired
         self._limits = {
@@ -93,7 +93,7 @@ class RedisOutbox:
 
     def after_fork(self) -> None:
         """Begin with an account of one's own: in a forked child what was here belongs to the parent."""
-        self._link.after_fork()
+        self.link.after_fork()
         self._me = f"{os.getpid():x}-{secrets.token_hex(6)}"
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._steps = 0
@@ -135,7 +135,7 @@ class RedisOutbox:
         self._show()
 
     async def bury(self, entry: Entry, reason: str) -> None:
-        """See :class:`~convert_middleware.delivery.outbox.Outbox`; the hit is kept as a dead letter."""
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`; kept as a dead letter, it may be sent again."""
         self._land(entry)
         self._dead += 1
         text, worth, accepted_at, attempts, _waited = _row(entry)
@@ -199,7 +199,7 @@ class RedisOutbox:
                 await self._step("leave")
         finally:
             self._epoch = ""
-            await self._link.close()
+            await self.link.close()
 
     # Below, one step is made at a time.
 
@@ -250,7 +250,7 @@ class RedisOutbox:
             message["step"] = step.number
             self._unsure = step
         try:
-            answer: dict[str, Any] = await self._link.run(self._script, step.name, message)
+            answer: dict[str, Any] = await self.link.run(self._script, step.name, message)
         except UnansweredError:
             raise
         except OutboxError:
@@ -261,7 +261,7 @@ class RedisOutbox:
 
     async def _open(self) -> None:
         message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8)}
-        answer = await self._link.run(self._script, "open", message)
+        answer = await self.link.run(self._script, "open", message)
         self._epoch = answer["epoch"]
 
     async def _find_out(self) -> bool:
@@ -270,7 +270,7 @@ class RedisOutbox:
         if step is None:
             return False
         message = {**self._limits, "me": self._me, "step": step.number}
-        answer = await self._link.run(self._script, "again", message)
+        answer = await self.link.run(self._script, "again", message)
         self._unsure = None
         if answer.get("unknown") or not answer.get("epoch"):
             return False
@@ -305,7 +305,7 @@ class RedisOutbox:
         if answer["epoch"] != self._epoch:
             self._lose_store(answer["epoch"])
             if not self._epoch:
-                raise OutboxError(self._link.shown, step.name, "its data are gone")
+                raise OutboxError(self.link.shown, step.name, "its data are gone")
         if step.name == "next":
             return
         del self._ended[: len(step.ended)], self._buried[: step.buried]

@@ -55,7 +55,7 @@ class ShelteredOutbox(MemoryOutbox):
         say: Callable[[ConvertError | None], None],
         max_hits: int = MAX_HITS,
     ) -> None:
-        self._store = store
+        self.store = store
         self._say = say
         self._works = True
         self._next_try = 0.0
@@ -66,8 +66,8 @@ class ShelteredOutbox(MemoryOutbox):
     def after_fork(self) -> None:
         """See :class:`MemoryOutbox`."""
         super().after_fork()
-        self._store.after_fork()
-        self._store.lost = self.lost
+        self.store.after_fork()
+        self.store.lost = self.lost
         self._stored: dict[int, Entry] = {}  # taken from the store, by identity
         self._owed: list[tuple[Entry, float]] = []  # retries that the store could not note yet
 
@@ -76,7 +76,7 @@ class ShelteredOutbox(MemoryOutbox):
         await self._try(self._bring, now)
         if self._stored and now - self._signed > RENEWED:
             self._signed = now
-            await self._try(self._store.renew, now)
+            await self._try(self.store.renew, now)
 
     async def leave(self, now: float) -> None:
         """Bring what is left to the store and close it; what is in flight may have left."""
@@ -85,15 +85,15 @@ class ShelteredOutbox(MemoryOutbox):
         self._stored.clear()
 
     async def _close(self, _now: float) -> None:
-        await self._store.close()
+        await self.store.close()
 
     async def _bring(self, now: float) -> None:
         while self._owed:
-            await self._store.retry(*self._owed[-1])
+            await self.store.retry(*self._owed[-1])
             self._owed.pop()
-        while entries := await super().take(self._store.batch, now):
+        while entries := await super().take(self.store.batch, now):
             try:
-                await self._store.put(entries)
+                await self.store.put(entries)
             except ConvertError:
                 for entry in entries:
                     await super().retry(entry, now)
@@ -114,10 +114,10 @@ class ShelteredOutbox(MemoryOutbox):
         async def fetch(now: float) -> None:
             # What a killed process holds is in doubt, so nothing is taken that is not begun at once.
             hurrying, self._hurrying = self._hurrying, False
-            taken.extend(await self._store.take(number, float("inf") if hurrying else now))
+            taken.extend(await self.store.take(number, float("inf") if hurrying else now))
             self._stored.update({id(entry): entry for entry in taken})
             if not taken:
-                await self._store.commit()
+                await self.store.commit()
 
         await self._try(self._bring, now)
         await self._try(fetch, now)
@@ -127,15 +127,15 @@ class ShelteredOutbox(MemoryOutbox):
 
     async def settle(self, entry: Entry) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        await (self._store.settle(entry) if self._left_store(entry) else super().settle(entry))
+        await (self.store.settle(entry) if self._left_store(entry) else super().settle(entry))
 
     async def bury(self, entry: Entry, reason: str) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        await (self._store.bury(entry, reason) if self._left_store(entry) else super().bury(entry, reason))
+        await (self.store.bury(entry, reason) if self._left_store(entry) else super().bury(entry, reason))
 
     async def drop(self, entry: Entry, reason: str) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        await (self._store.drop(entry, reason) if self._left_store(entry) else super().drop(entry, reason))
+        await (self.store.drop(entry, reason) if self._left_store(entry) else super().drop(entry, reason))
 
     async def retry(self, entry: Entry, due: float) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -143,7 +143,7 @@ class ShelteredOutbox(MemoryOutbox):
             await super().retry(entry, due)
             return
         try:
-            await self._store.retry(entry, due)
+            await self.store.retry(entry, due)
         except ConvertError as error:
             self._owed.append((entry, due))
             self._failed(error, 0.0)
@@ -153,7 +153,7 @@ class ShelteredOutbox(MemoryOutbox):
         moments = [await super().next_due()]
         if self._works:
             try:
-                moments.append(await self._store.next_due())
+                moments.append(await self.store.next_due())
             except ConvertError as error:
                 self._failed(error, 0.0)
         if not self._works:
@@ -165,9 +165,14 @@ class ShelteredOutbox(MemoryOutbox):
         super().hurry()
         self._hurrying = True
 
+    def in_memory(self) -> int:
+        """See :class:`MemoryOutbox`."""
+        mine = super().counts()
+        return mine.waiting + mine.in_flight
+
     def counts(self) -> Counts:
         """Return the account of this process, of memory and store together."""
-        mine, theirs = super().counts(), self._store.counts()
+        mine, theirs = super().counts(), self.store.counts()
         return Counts(
             mine.accepted + theirs.accepted,
             mine.delivered + theirs.delivered,

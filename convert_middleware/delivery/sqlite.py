@@ -180,12 +180,11 @@ class SqliteOutbox:
             self._ended.append(flight.row)
 
     async def bury(self, entry: Entry, reason: str) -> None:
-        """See :class:`~convert_middleware.delivery.outbox.Outbox`; the hit is kept as a dead letter."""
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`; kept as a dead letter, it may be sent again."""
         flying = self._land(entry)
         letter = (entry.text, int(entry.worth), entry.accepted_at, entry.attempts, reason, self._clock())
         self._buried.append(letter)
         self._dead += 1
-        self._lose(entry.receipt)
         self._show(flying)
 
     async def drop(self, entry: Entry, reason: str) -> None:

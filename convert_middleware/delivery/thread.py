@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
-from convert_middleware.delivery.worker import Worker
+from convert_middleware.delivery.worker import Source, Worker
 from convert_middleware.errors import ConvertError
 
 if TYPE_CHECKING:
@@ -31,8 +31,20 @@ _MAX_RESTART: Final = 60.0  # seconds; the pause doubles with every crash in a r
 _PARTING: Final = 0.5  # seconds the thread gets to close its connections after the deadline
 
 
-def _nothing_left() -> None:
-    """Stand in where every hit goes straight to the outbox."""
+class _NoSource:
+    """Stands in where every hit goes straight to the outbox."""
+
+    def pending(self) -> int:
+        return 0
+
+    def gather(self) -> None:
+        """Do nothing."""
+
+    async def bring(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
 
 
 class Delivery:
@@ -44,7 +56,8 @@ class Delivery:
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
-        gather: Puts into the outbox what was left to the thread; called before anybody looks there.
+        source: Where hits come from that are left to the thread.
+        deliver: Whether to send; otherwise hits are brought to safety, for another process to send.
     """
 
     def __init__(
@@ -54,10 +67,12 @@ class Delivery:
         policy: Policy,
         announcer: Announcer,
         clock: Callable[[], float] = time.time,
-        gather: Callable[[], None] = _nothing_left,
+        source: Source | None = None,
+        deliver: bool = True,
     ) -> None:
         self._outbox = outbox
-        self._gather = gather
+        self._source = source or _NoSource()
+        self._deliver = deliver
         self._make_sender = make_sender
         self._policy = policy
         self._announcer = announcer
@@ -139,9 +154,9 @@ class Delivery:
         Args:
             timeout: Seconds to wait at most. Waits between attempts are cut to a second meanwhile.
         """
-        counts = self.counts()
-        if not (counts.waiting or counts.in_flight):
+        if self._empty():
             return True
+        accepted = None if self._source.pending() else self._outbox.counts().accepted
         if threading.current_thread() is self._thread:
             return False  # a hook asks from the delivery thread, which cannot wait for itself
         emptied = threading.Event()
@@ -157,7 +172,7 @@ class Delivery:
                 self._tell(worker.probe)
             emptied.wait(min(left, _RESTART))
             emptied.clear()
-            done = self._done >= counts.accepted or self._empty()
+            done = self._empty() or (accepted is not None and self._done >= accepted)
         with suppress(ValueError):
             self._waiters.remove(emptied)
         return done or self._empty()
@@ -189,7 +204,7 @@ class Delivery:
             thread.join(deadline - time.monotonic() + _PARTING)
         elif not _in_a_loop():
             self._run()  # no thread can be started any more, as at interpreter shutdown: do it here
-        self._gather()
+        self._source.finish()
         self._lost += self._outbox.abandon("shutdown", waiting=True)
         return self._lost == 0
 
@@ -203,7 +218,7 @@ class Delivery:
 
     def counts(self) -> Counts:
         """Return a consistent account of all hits."""
-        self._gather()
+        self._source.gather()
         return self._outbox.counts()
 
     def _running(self) -> bool:
@@ -211,7 +226,8 @@ class Delivery:
 
     def _empty(self) -> bool:
         counts = self.counts()
-        return not (counts.waiting or counts.in_flight)
+        left = counts.waiting + counts.in_flight if self._deliver else self._outbox.in_memory()
+        return not (left or self._source.pending())
 
     def _tell(self, what: Callable[[], None]) -> None:
         loop = self._loop
@@ -252,7 +268,10 @@ class Delivery:
             ending = self._deadline is not None
             if ending:
                 self._next_start = 0.0  # it ended as asked, so the next hit may start it at once
-            self._gather()
+            if ending:
+                self._source.finish()
+            else:
+                self._source.gather()
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
             self._told_empty(self._done)
             loop.close()
@@ -260,9 +279,16 @@ class Delivery:
         return ending
 
     async def _work(self) -> None:
-        worker = Worker(self._outbox, self._make_sender(), self._policy, self._announcer, self._clock)
+        worker = Worker(
+            self._outbox,
+            self._make_sender(),
+            self._policy,
+            self._announcer,
+            self._clock,
+            source=self._source,
+            deliver=self._deliver,
+        )
         worker.on_empty = self._told_empty
-        worker.gather = self._gather
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         if self._deadline is not None:

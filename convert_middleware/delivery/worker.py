@@ -10,9 +10,10 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
@@ -27,6 +28,22 @@ SIGN_OF_LIFE: Final = 10.0  # seconds in which an outbox that outlives the proce
 HURRIED: Final = 0.25  # seconds; the longest wait between attempts when somebody waits for the end
 
 
+class Source(Protocol):
+    """Where hits come from that are not in the outbox yet."""
+
+    def pending(self) -> int:
+        """Return how many hits, about, only :meth:`bring` can offer to the outbox."""
+
+    def gather(self) -> None:
+        """Offer to the outbox what can be offered at once; called from any thread."""
+
+    async def bring(self) -> None:
+        """Offer everything; called in the worker's loop."""
+
+    def finish(self) -> None:
+        """Offer everything at once, because the end is near; called from any thread."""
+
+
 class Worker:
     """Empties an outbox.
 
@@ -37,6 +54,8 @@ class Worker:
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
         look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox.
+        source: Where hits come from that are not in the outbox yet.
+        deliver: Whether to send; otherwise hits are brought to safety, for another process to send.
     """
 
     def __init__(
@@ -48,6 +67,8 @@ class Worker:
         clock: Callable[[], float],
         *,
         look_every: float = SIGN_OF_LIFE,
+        source: Source | None = None,
+        deliver: bool = True,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
@@ -55,6 +76,8 @@ class Worker:
         self._announcer = announcer
         self._clock = clock
         self._look_every = look_every
+        self._source = source
+        self._deliver = deliver
         self._lanes: set[asyncio.Task[None]] = set()
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
@@ -63,7 +86,10 @@ class Worker:
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
         self.on_empty: Callable[[int], None] = _ignore  # told how many hits had been accepted by then
-        self.gather: Callable[[], None] = _nothing  # called before looking at the outbox
+        # Lanes that ask for a hit while the outbox is being asked for another one are served together.
+        self._serving = asyncio.Lock()
+        self._askers = 0
+        self._served: deque[Entry | None] = deque()
 
     def wake(self) -> None:
         """Look at the outbox now; to be called in the worker's loop."""
@@ -81,10 +107,11 @@ class Worker:
 
     async def run(self) -> None:
         """Deliver until stopped."""
-        await self._sender.open()
+        if self._deliver:
+            await self._sender.open()
         try:
             while True:
-                self.gather()
+                await self._bring()
                 await self._outbox.keep(self._clock())
                 await self._fill()
                 if self._idle() and self._deadline is not None:
@@ -97,13 +124,25 @@ class Worker:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
+            for entry in filter(None, self._served):
+                await self._outbox.retry(entry, self._clock())
             await self._outbox.leave(self._clock())
-            await self._sender.close()
+            if self._deliver:
+                await self._sender.close()
+
+    async def _bring(self) -> None:
+        """Have the source bring what it has, as far as there is time."""
+        if self._source is not None:
+            left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._source.bring()
 
     def _idle(self) -> bool:
         """Tell whether nothing is left to do, also to who waits for that."""
         counts = self._outbox.counts()
-        if counts.waiting or counts.in_flight or self._lanes:
+        left = counts.waiting + counts.in_flight if self._deliver else self._outbox.in_memory()
+        if left or self._lanes or (self._source is not None and self._source.pending()):
             return False
         self.on_empty(counts.accepted)
         return True
@@ -111,15 +150,17 @@ class Worker:
     def _down(self) -> bool:
         return self._failures >= self._policy.trip_after
 
-    def _room(self) -> bool:
-        return len(self._lanes) < (1 if self._down() else LANES)
+    def _room(self) -> int:
+        """Return how many more lanes may be opened."""
+        return (1 if self._down() else LANES) - len(self._lanes) if self._deliver else 0
 
     async def _fill(self) -> None:
         """Open as many lanes as there is work and room for."""
-        while self._room() and (entry := await self._next()) is not None:
-            lane = asyncio.ensure_future(self._drive(entry))
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lane_ended)
+        while (room := self._room()) > 0 and (entries := await self._take(room)):
+            for entry in entries:
+                lane = asyncio.ensure_future(self._drive(entry))
+                self._lanes.add(lane)
+                lane.add_done_callback(self._lane_ended)
 
     def _lane_ended(self, lane: asyncio.Task[None]) -> None:
         self._lanes.discard(lane)
@@ -142,16 +183,37 @@ class Worker:
             entry = None if self._down() else await self._next()
 
     async def _next(self) -> Entry | None:
-        """Take the next hit that may be tried now."""
+        """Take the next hit that may be tried now; lanes that ask at the same time are served at once."""
+        if not self._outbox.durable:
+            entries = await self._take(1)
+            return entries[0] if entries else None
+        self._askers += 1
+        async with self._serving:
+            if not self._served:
+                await asyncio.sleep(0)  # lanes whose answers arrived together all ask by now
+                asked, self._askers = self._askers, 0
+                entries = await self._take(asked)
+                self._served.extend(entries)
+                self._served.extend([None] * (asked - len(entries)))
+            return self._served.popleft()
+
+    async def _take(self, number: int) -> list[Entry]:
+        """Take hits that may be tried now, at most so many."""
         now = self._clock()
-        if self._down() and now < self._probe_at:
-            return None
-        while entries := await self._outbox.take(1, now):
-            entry = entries[0]
-            if not self._policy.expired(now - entry.accepted_at - entry.waited):
-                return entry
-            await self._drop(entry, "expired", "waited too long")
-        return None
+        if self._down():
+            if now < self._probe_at:
+                return []
+            number = 1
+        while entries := await self._outbox.take(number, now):
+            fresh = []
+            for entry in entries:
+                if self._policy.expired(now - entry.accepted_at - entry.waited):
+                    await self._drop(entry, "expired", "waited too long")
+                else:
+                    fresh.append(entry)
+            if fresh:
+                return fresh
+        return []
 
     async def _settle(self, entry: Entry, outcome: Outcome, *, news: bool) -> None:
         now = self._clock()
@@ -224,13 +286,16 @@ class Worker:
         """Wait for a hit, the end of a lane, the time of the next attempt or the deadline."""
         self._wake.clear()
         # From here on whoever brings a hit wakes us, if that is of use.
-        self.sleeping = self._room() or self._outbox.durable
+        self.sleeping = self._room() > 0 or self._outbox.durable or not self._deliver
         limits = [self._look_every] if self._outbox.durable else []
-        if self._room():
-            self.gather()
+        if self._room() > 0:
+            if self._source is not None:
+                self._source.gather()
             due = await self._outbox.next_due()
             if due is not None:
                 limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
+        if self._source is not None and self._source.pending():
+            limits.append(0.0)
         if self._deadline is not None:
             limits.append(self._deadline - time.monotonic())
         with suppress(TimeoutError):
@@ -243,10 +308,6 @@ class Worker:
 
 def _dice() -> float:
     return random.random()  # noqa: S311 - jitter
-
-
-def _nothing() -> None:
-    """Stand in for who fills the outbox."""
 
 
 def _ignore(_accepted: int) -> None:

@@ -137,8 +137,18 @@ def test_receipts_come_back_with_the_hits_of_this_process_only(tmp_path: Path) -
     run(ours.put([Entry("ours", Worth.GOAL, 2.0, receipt="our own")]))
     first, second = run(ours.take(2, 3.0))
     assert (first.receipt, second.receipt) == (None, "our own")
-    run(ours.bury(second, "status 404"))
+    run(ours.drop(second, "expired"))
 
     assert list(ours.lost) == ["our own"]
     run(ours.put([Entry(f"{n}", Worth.GOAL, 2.0, receipt=n) for n in range(3)]))
     assert list(ours.lost) == ["our own", 0]
+
+
+def test_a_dead_letter_keeps_its_claims_because_it_may_be_sent_again(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(tmp_path / "outbox.db")
+    run(outbox.put([Entry("ours", Worth.GOAL, 2.0, receipt="our own")]))
+    (taken,) = run(outbox.take(1, 3.0))
+    run(outbox.bury(taken, "status 404"))
+
+    assert outbox.counts().dead == 1
+    assert not outbox.lost
