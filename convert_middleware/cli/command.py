@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from convert_middleware.errors import ConvertError, SettingsError
 from convert_middleware.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _OPTIONS: Final = ("outbox", "endpoint", "sender", "on_ambiguous", "drain_timeout")
 _VARIABLES: Final = {f"CONVERT_{name.upper()}" for name in _OPTIONS}
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(given)
         if given.command == "worker":
-            _log_to_stderr()
-            return asyncio.run(work(settings, every=given.report, as_json=given.json))
+            with _log_to_stderr():
+                return asyncio.run(work(settings, every=given.report, as_json=given.json))
         return asyncio.run(carry_out(given, str(settings.outbox)))
     except ConvertError as error:
         complain(str(error))
@@ -136,12 +136,16 @@ def _number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no number between 1 and 10000")
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("convert_middleware")
     logger.addHandler(handler)
-    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _version() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from convert_middleware.delivery.opening import path_of
+from convert_middleware.delivery.opening import REDIS, path_of
 from convert_middleware.errors import SettingsError
 
 
@@ -100,28 +100,30 @@ def open_upkeep(url: str) -> Upkeep:
         SettingsError: There is no such outbox, or only its own process can see it.
     """
     must_be_shared(url)
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
+    if url.startswith("sqlite:"):
         from convert_middleware.delivery.sqlite_upkeep import SqliteUpkeep
 
         return SqliteUpkeep(path_of(url)[0])
-    # What follows the scheme may hold a password.
-    raise SettingsError(
-        "outbox",
-        "must be 'sqlite:///path/to/file', with four slashes if absolute, "
-        f"not one that begins with {scheme[:20]!r}",
-    )
+    raise SettingsError("outbox", "is in Redis, which cannot be looked into yet; use redis-cli")
 
 
 def must_be_shared(url: str) -> None:
     """Make sure that other processes can see an outbox.
 
     Raises:
-        SettingsError: Only its own process can.
+        SettingsError: Only its own process can, or there is no such kind. What follows the scheme may hold a
+            password and is not repeated.
     """
-    if url.partition(":")[0] == "memory":
+    scheme = url.partition(":")[0]
+    if scheme == "memory":
         raise SettingsError(
             "outbox",
             "is in memory, where only its own process can see it; name one that processes share, "
             "such as 'sqlite:////var/lib/shop/outbox.db'",
+        )
+    if not url.startswith(("sqlite:", *REDIS)):
+        raise SettingsError(
+            "outbox",
+            "must be 'sqlite:///path/to/file', with four slashes if absolute, or 'redis://host:port/db', "
+            f"not one that begins with {scheme[:20]!r}",
         )
