@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from tests.discretion import assert_discreet, overheard
 from tests.servers import Authority, TrackingServer
 
 _LEAVING: Final = 3.0  # seconds that threads and processes get to end after a test
@@ -35,6 +36,14 @@ def nothing_is_left_behind() -> Iterator[None]:
     while (left := (_threads() - threads) | (_children() - children)) and time.monotonic() < deadline:
         time.sleep(0.01)  # an end cannot be waited for without reaping what is not ours
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def nothing_is_told() -> Iterator[None]:
+    """After the test no line of any logger, down to DEBUG, has told a secret."""
+    with overheard() as lines:
+        yield
+    assert_discreet(lines)
 
 
 @pytest.fixture

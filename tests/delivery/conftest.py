@@ -59,7 +59,7 @@ def deliver() -> Iterator[Deliver]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks(nothing_is_left_behind: None) -> Iterator[None]:
+def nothing_leaks(nothing_is_left_behind: None, nothing_is_told: None) -> Iterator[None]:
     """After each test there are no more threads and no more open files than before."""
     before, files = set(threading.enumerate()), _open_files()
     yield

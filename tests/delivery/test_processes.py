@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.discretion import assert_discreet
 from tests.servers import TrackingServer, answer, stall
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 START = """
 import atexit, logging, multiprocessing, os, signal, sys, threading, time
 from convert_middleware import Settings, Tracker
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s")
 tracker = Tracker(Settings(
     project_id="1", customer_id="2", secret_key="a secret of at least 16 bytes", endpoint=ENDPOINT
 ))
@@ -58,6 +59,7 @@ def run(server: TrackingServer, script: str, *, host: str = "127.0.0.1") -> str:
     assert process.returncode == 0, err
     assert "Traceback" not in err, err
     assert "Warning" not in err, err
+    assert_discreet([out, err])
     return out + err
 
 

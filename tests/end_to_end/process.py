@@ -16,6 +16,8 @@ from typing import Final, Self
 
 import httpx
 
+from tests.discretion import assert_discreet
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 _PATIENCE: Final = 20.0  # seconds a process gets to start or to end
 
@@ -55,12 +57,15 @@ class Site:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """End it by force if need be; nothing that it said may tell a secret."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
         if self._process.stderr is not None:
             self._process.stderr.close()
+        if exception[0] is None:
+            assert_discreet(self._lines)
 
     @property
     def said(self) -> str:

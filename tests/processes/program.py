@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tests.delivery.test_processes import START
+from tests.discretion import assert_discreet
 
 if TYPE_CHECKING:
     from tests.servers import TrackingServer
@@ -53,6 +54,7 @@ def ended(server: TrackingServer, script: str, *, early: str = "", endpoint: str
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
+    assert_discreet([out, err])
     return Ended(process.returncode, out, err)
 
 
@@ -60,6 +62,10 @@ def ended_well(server: TrackingServer, script: str, *, early: str = "", endpoint
     """Run a program that has to end without a complaint but those of our logger."""
     end = ended(server, script, early=early, endpoint=endpoint)
     assert end.code == 0, end.err
-    foreign = [line for line in end.err.splitlines() if not line.startswith(("INFO ", "WARNING ", "ERROR "))]
+    foreign = [
+        line
+        for line in end.err.splitlines()
+        if not line.startswith(("DEBUG ", "INFO ", "WARNING ", "ERROR "))
+    ]
     assert not foreign, end.err
     return end
