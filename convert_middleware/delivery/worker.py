@@ -115,6 +115,7 @@ class Worker:
                 await self._outbox.keep(self._clock())
                 await self._fill()
                 if self._idle() and self._deadline is not None:
+                    await self._bring()  # what was lost just now goes back before the end
                     return
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     return
