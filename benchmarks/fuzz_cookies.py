@@ -3,7 +3,8 @@
     python -m benchmarks.fuzz_cookies [--headers NUMBER] [--seed NUMBER]
 
 Each header holds our cookie, Convert's own ``_conv_v`` and some of others', and is then bent. The time is CPU
-time of this thread for one header, so that a busy machine does not show as a slow reader.
+time of this thread for one header, and a slow one is read again, so that a busy machine does not show as a
+slow reader.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 NAME: Final = b"convert_visitor"
 LIMIT: Final = 10_000.0  # microseconds for one header; the largest are cut at 64 KiB
+SLOW: Final = 2_000.0  # microseconds; a slower header is read again, and the shortest time counts
+ATTEMPTS: Final = 5
 
 _OTHERS: Final = (
     b"a=1", b"=", b"nameless", b'cart={"items": [1, 2]}', b'q="unclosed', b"a=b=c", b"\x00=\xff", b"", b"  ",
@@ -122,14 +125,19 @@ class Account:
 
     def read(self, number: int, header: bytes, reader: Reader) -> object:
         """Return what a reader makes of a header; take note of its time and of what it raises."""
-        begun = thread_time_ns()
-        try:
-            return reader(header)
-        except Exception as error:  # noqa: BLE001 - this is what is looked for
-            self.failed.append((number, repr(error)))
-            return None
-        finally:
-            self.times.append((thread_time_ns() - begun) / 1000)
+        taken: list[float] = []
+        result: object = None
+        while not taken or (min(taken) > SLOW and len(taken) < ATTEMPTS):
+            begun = thread_time_ns()
+            try:
+                result = reader(header)
+            except Exception as error:  # noqa: BLE001 - this is what is looked for
+                self.failed.append((number, repr(error)))
+                break
+            finally:
+                taken.append((thread_time_ns() - begun) / 1000)
+        self.times.append(min(taken))
+        return result
 
     def line(self, what: str) -> str:
         """Return the figures as a line of text."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VISITOR_COOKIE: Final = b"_conv_v"
 
 BYTES_READ: Final = 4096  # of one cookie; browsers store no longer ones (RFC 6265, section 6.1)
-COOKIES_READ: Final = 4  # of this name in one request
+COOKIES_READ: Final = 2  # of this name in one request: the host's and its parent domain's
 # More than 4 096 bytes hold with ids of eight digits; today's have nine and ten.
 MAX_EXPERIMENTS: Final = 150
 MAX_GOALS: Final = 400

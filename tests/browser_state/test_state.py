@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convert_middleware.browser import BrowserState, read_state
-from convert_middleware.browser.state import BYTES_READ, MAX_EXPERIMENTS, MAX_GOALS, NOTHING
+from convert_middleware.browser.state import BYTES_READ, COOKIES_READ, MAX_EXPERIMENTS, MAX_GOALS, NOTHING
 from convert_middleware.model import MAX_ID, Exposure
 from tests.strategies import exposures
 
@@ -182,7 +182,7 @@ def test_of_a_huge_cookie_only_what_a_browser_stores_is_looked_at() -> None:
     beyond = b"exp:{11.{v.12-g.{33.1}}}*vi:" + b"a" * BYTES_READ + b"*exp:{21.{v.22-g.{}}}"
     assert read_state([beyond]) == state(Exposure(11, 12, (33,)), goals=(33,), odd=1)
     many = [b"exp:{%d.{v.12-g.{}}}" % number for number in range(11, 31)]
-    assert len(read_state(many).exposures) == 4
+    assert len(read_state(many).exposures) == COOKIES_READ
 
 
 def test_more_than_a_real_cookie_holds_is_left_out() -> None:
@@ -220,5 +220,5 @@ HOSTILE = [
 def test_no_text_costs_much_more_than_its_length(hostile: bytes) -> None:
     begun = thread_time()
     for _ in range(5):
-        read_state([hostile[:BYTES_READ]] * 4)
-    assert thread_time() - begun < 0.25  # five times 16 KiB; one that goes back over its text takes seconds
+        read_state([hostile[:BYTES_READ]] * COOKIES_READ)
+    assert thread_time() - begun < 0.25  # five times 8 KiB; one that goes back over its text takes seconds
