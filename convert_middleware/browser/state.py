@@ -28,14 +28,10 @@ MAX_GOALS: Final = 400
 _NOT_INCLUDED: Final = 1  # "variation" of a visitor whom an experiment's traffic limit left out
 _ID: Final = rb"[1-9][0-9]{0,18}+"
 # Possessive throughout, so that no text makes the search go back.
-_EXPERIMENT: Final = re.compile(
-    rb"(?<=[{-])(?P<id>" + _ID + rb")\.\{(?P<members>[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+)\}"
-)
+_EXPERIMENT: Final = re.compile(rb"(?<=[{-])(" + _ID + rb")\.\{([^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+)\}")
 # Objects under other keys are passed over whole.
-_MEMBER: Final = re.compile(
-    rb"(?:^|-)(?:v\.(?P<v>" + _ID + rb")|g\.\{(?P<g>[^{}]*+)\}|[^-{}]*+\{[^{}]*+\})(?![^-])"
-)
-_GOAL: Final = re.compile(rb"(" + _ID + rb")\.[1-9][0-9]{0,8}+")
+_MEMBER: Final = re.compile(rb"(?:^|-)(?:v\.(" + _ID + rb")|g\.\{([^{}]*+)\}|[^-{}]*+\{[^{}]*+\})(?![^-])")
+_GOAL: Final = re.compile(rb"(?:^|-)(" + _ID + rb")\.[1-9][0-9]{0,8}+(?![^-])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,23 +103,25 @@ class _Reading:
     def _read_experiments(self, text: bytes) -> None:
         end = 0
         for found in _EXPERIMENT.finditer(text):
-            self._note_rest(text[end : found.start()])
-            end = found.end()
-            self._read_experiment(_id(found["id"]), found["members"])
+            start, last = found.span()
+            self._note_rest(text[end:start])
+            self._read_experiment(*found.groups())
+            end = last
         self._note_rest(text[end:])
 
     def _note_rest(self, between: bytes) -> None:
         if between.strip(b"{-}"):
             self.odd += 1
 
-    def _read_experiment(self, experiment_id: int | None, members: bytes) -> None:
+    def _read_experiment(self, digits: bytes, members: bytes) -> None:
+        experiment_id = _id(digits)
         variation_id: int | None = None
         goals: tuple[int, ...] = ()
-        for member in _MEMBER.finditer(members):
-            if member["v"]:
-                variation_id = _id(member["v"])
-            elif member["g"]:
-                goals = self._read_goals(member["g"])
+        for variation, fired in _MEMBER.findall(members):
+            if variation:
+                variation_id = _id(variation)
+            elif fired:
+                goals = self._read_goals(fired)
         if (
             experiment_id is None
             or variation_id is None
@@ -140,10 +138,11 @@ class _Reading:
 
     def _read_goals(self, text: bytes) -> tuple[int, ...]:
         goals: dict[int, None] = {}
-        for piece in text.split(b"-"):
-            found = _GOAL.fullmatch(piece)
-            goal_id = _id(found[1]) if found else None
-            if goal_id is None or (goal_id not in self.goals and len(self.goals) == MAX_GOALS):
+        found = _GOAL.findall(text)
+        self.odd += text.count(b"-") + 1 - len(found)
+        for digits in found:
+            goal_id = int(digits)
+            if goal_id > MAX_ID or (goal_id not in self.goals and len(self.goals) == MAX_GOALS):
                 self.odd += 1
             else:
                 goals[goal_id] = self.goals[goal_id] = None
