@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from convert_middleware.cli.report import Report
-from convert_middleware.delivery import Policy, open_outbox
+from convert_middleware.cli.returns import Returns
+from convert_middleware.delivery import Policy, open_outbox, shared_ledger_of
 from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.delivery.upkeep import must_be_shared
 from convert_middleware.delivery.worker import Worker
@@ -113,6 +114,7 @@ async def work(settings: Settings, *, every: float, as_json: bool) -> int:
             announcer,
             time.time,
             look_every=LOOK,
+            source=Returns(outbox, shared_ledger_of(outbox)),
         )
 
         async def end(sending: asyncio.Task[None]) -> None:

@@ -88,8 +88,8 @@ class Working:
         """Wait for a condition, as long as the process lives."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert self.process.poll() is None, f"it has ended: {self.lines}"
-            assert time.monotonic() < deadline, f"it never came: {self.lines}"
+            assert self.process.poll() is None, f"it has ended: {self.lines[-5:]}"
+            assert time.monotonic() < deadline, f"it never came: {self.lines[-5:]}"
             time.sleep(0.01)  # what another process does cannot be waited for otherwise
 
     def until_said(self, word: str) -> None:
