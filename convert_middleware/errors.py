@@ -118,6 +118,10 @@ class OutboxError(ConvertError):
         return type(self), (self.path, self.doing, self.reason)
 
 
+class UnansweredError(OutboxError):
+    """An outbox could not be reached, and nobody knows yet whether what was asked of it happened."""
+
+
 class OutsideRequestError(ConvertError, LookupError):
     """``current()`` was called where no request is being served."""
 

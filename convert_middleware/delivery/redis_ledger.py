@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from convert_middleware.delivery.ledger import MAX_CLAIM_AGE, MAX_OWED
 from convert_middleware.delivery.receipt import Receipt
-from convert_middleware.delivery.redis_link import UnansweredError
-from convert_middleware.errors import OutboxError
+from convert_middleware.errors import OutboxError, UnansweredError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from convert_middleware.errors import OutboxError, SettingsError, shown
+from convert_middleware.errors import OutboxError, SettingsError, UnansweredError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +25,6 @@ ANSWER_TIMEOUT: Final = 2.0  # seconds; a step takes milliseconds
 OLDEST: Final = (6, 2)  # the first with XAUTOCLAIM
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _inherited: Final[list[object]] = []  # never closed: the sockets are the parent's
-
-
-class UnansweredError(OutboxError):
-    """Nobody knows whether what was asked of Redis happened."""
 
 
 class Script:

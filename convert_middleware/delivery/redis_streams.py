@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
 from convert_middleware.delivery.receipt import Receipt
-from convert_middleware.delivery.redis_link import RedisLink, UnansweredError
-from convert_middleware.errors import OutboxError
+from convert_middleware.delivery.redis_link import RedisLink
+from convert_middleware.errors import OutboxError, UnansweredError
 
 LEASE: Final = 30.0  # seconds after which a hit that nobody settled belongs to a dead process
 MAX_DEAD: Final = 10_000  # dead letters kept, about
@@ -135,7 +135,7 @@ class RedisOutbox:
         self._show()
 
     async def bury(self, entry: Entry, reason: str) -> None:
-        """See :class:`~convert_middleware.delivery.outbox.Outbox`; kept as a dead letter, it may be sent again."""
+        """Keep a hit in flight as a dead letter, which people may have sent again."""
         self._land(entry)
         self._dead += 1
         text, worth, accepted_at, attempts, _waited = _row(entry)

@@ -10,13 +10,15 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery.outbox import MAX_HITS, Counts, Entry, MemoryOutbox, Outbox
-from convert_middleware.errors import ConvertError
+from convert_middleware.errors import ConvertError, UnansweredError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
 REST: Final = 1.0  # seconds before a store that failed is tried again
+_PUT: Final = "put"  # a full store may take no more,
+_TAKE: Final = "take"  # and still give out what it has
 
 
 class Store(Outbox, Protocol):
@@ -57,8 +59,7 @@ class ShelteredOutbox(MemoryOutbox):
     ) -> None:
         self.store = store
         self._say = say
-        self._works = True
-        self._next_try = 0.0
+        self._failing: dict[str, float] = {}  # what does not work, and when it is tried again
         self._signed = 0.0
         self._hurrying = False
         super().__init__(max_hits)
@@ -73,15 +74,15 @@ class ShelteredOutbox(MemoryOutbox):
 
     async def keep(self, now: float) -> None:
         """Bring what came to the store, and give the store a sign of life."""
-        await self._try(self._bring, now)
+        await self._try(_PUT, self._bring, now)
         if self._stored and now - self._signed > RENEWED:
             self._signed = now
-            await self._try(self.store.renew, now)
+            await self._try(_TAKE, self.store.renew, now)
 
     async def leave(self, now: float) -> None:
         """Bring what is left to the store and close it; what is in flight may have left."""
-        for last in (self._bring, self._close):
-            await self._try(last, now, must=True)
+        await self._try(_PUT, self._bring, now, must=True)
+        await self._try(_TAKE, self._close, now, must=True)
         self._stored.clear()
 
     async def _close(self, _now: float) -> None:
@@ -105,7 +106,7 @@ class ShelteredOutbox(MemoryOutbox):
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         await super().put(entries)
-        await self._try(self._bring, 0.0)
+        await self._try(_PUT, self._bring, 0.0)
 
     async def take(self, number: int, now: float) -> list[Entry]:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -119,9 +120,9 @@ class ShelteredOutbox(MemoryOutbox):
             if not taken:
                 await self.store.commit()
 
-        await self._try(self._bring, now)
-        await self._try(fetch, now)
-        if not self._works:
+        await self._try(_PUT, self._bring, now)
+        await self._try(_TAKE, fetch, now)
+        if self._failing:
             taken += await super().take(number - len(taken), now)
         return taken
 
@@ -146,18 +147,17 @@ class ShelteredOutbox(MemoryOutbox):
             await self.store.retry(entry, due)
         except ConvertError as error:
             self._owed.append((entry, due))
-            self._failed(error, 0.0)
+            self._failed(_PUT, error, 0.0)
 
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         moments = [await super().next_due()]
-        if self._works:
+        if _TAKE not in self._failing:
             try:
                 moments.append(await self.store.next_due())
             except ConvertError as error:
-                self._failed(error, 0.0)
-        if not self._works:
-            moments.append(self._next_try)
+                self._failed(_TAKE, error, 0.0)
+        moments += self._failing.values()
         return min((moment for moment in moments if moment is not None), default=None)
 
     def hurry(self) -> None:
@@ -186,20 +186,21 @@ class ShelteredOutbox(MemoryOutbox):
         """Tell whether a hit in flight came from the store."""
         return self._stored.pop(id(entry), None) is not None
 
-    async def _try(self, step: Callable[[float], Awaitable[None]], now: float, *, must: bool = False) -> None:
-        if not self._works and now < self._next_try and not must:
+    async def _try(
+        self, what: str, step: Callable[[float], Awaitable[None]], now: float, *, must: bool = False
+    ) -> None:
+        if now < self._failing.get(what, now) and not must:
             return
         try:
             await step(now)
         except ConvertError as error:
-            self._failed(error, now)
+            self._failed(what, error, now)
         else:
-            if not self._works:
-                self._works = True
+            if self._failing.pop(what, None) is not None and not self._failing:
                 self._say(None)
 
-    def _failed(self, error: ConvertError, now: float) -> None:
-        self._next_try = now + REST
-        if self._works:
-            self._works = False
+    def _failed(self, what: str, error: ConvertError, now: float) -> None:
+        if not self._failing:
             self._say(error)
+        for each in (_PUT, _TAKE) if isinstance(error, UnansweredError) else (what,):
+            self._failing[each] = now + REST

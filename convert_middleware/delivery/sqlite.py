@@ -180,7 +180,7 @@ class SqliteOutbox:
             self._ended.append(flight.row)
 
     async def bury(self, entry: Entry, reason: str) -> None:
-        """See :class:`~convert_middleware.delivery.outbox.Outbox`; kept as a dead letter, it may be sent again."""
+        """Keep a hit in flight as a dead letter, which people may have sent again."""
         flying = self._land(entry)
         letter = (entry.text, int(entry.worth), entry.accepted_at, entry.attempts, reason, self._clock())
         self._buried.append(letter)

@@ -295,7 +295,7 @@ class Worker:
             due = await self._outbox.next_due()
             if due is not None:
                 limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
-        if self._source is not None and self._source.pending():
+        if self._source is not None and (self._source.pending() or self._outbox.lost):
             limits.append(0.0)
         if self._deadline is not None:
             limits.append(self._deadline - time.monotonic())
