@@ -255,6 +255,64 @@ end
 
 function todo.commit() end
 
+-- For people who look after the outbox. They are no process with an account: ask.me is empty.
+
+function todo.status()
+  answer.waiting, answer.bytes = number('hits'), number('bytes')
+  answer.retrying, answer.in_flight, answer.dead = 0, 0, call('XLEN', KEYS[DEAD])
+  answer.processes = call('ZCOUNT', KEYS[ALIVE], now, '+inf')
+  local function seen(accepted)
+    if not answer.oldest or tonumber(accepted) < tonumber(answer.oldest) then answer.oldest = accepted end
+  end
+  for stream = 1, 4 do
+    answer.in_flight = answer.in_flight + call('XPENDING', KEYS[stream], GROUP)[1]
+  end
+  for worth = 0, 2 do
+    answer.retrying = answer.retrying + call('ZCARD', KEYS[RETRIES + worth])
+    local fresh = first_fresh(worth)
+    if fresh then seen(fields_of(fresh[2]).a) end
+    for _, member in ipairs(call('ZRANGE', KEYS[RETRIES + worth], 0, 999)) do seen(unpacked(member).a) end
+  end
+end
+
+function todo.letters()
+  answer.letters = {}
+  for at, entry in ipairs(call('XRANGE', KEYS[DEAD], ask.after, '+', 'COUNT', ask.number)) do
+    local fields = fields_of(entry[2])
+    answer.letters[at] = {entry[1], fields.w, fields.a, fields.at, fields.n, fields.why, fields.t}
+  end
+end
+
+function todo.replay()
+  for _, key in ipairs(ask.letters) do
+    local letter = call('XRANGE', KEYS[DEAD], key, key)[1]
+    if letter then
+      local fields = fields_of(letter[2])
+      add_fresh({fields.t, fields.w, ask.now, '0', '0.0', fields.r})
+      call('XDEL', KEYS[DEAD], key)
+    end
+  end
+end
+
+function todo.purge_dead()
+  local letters = call('XRANGE', KEYS[DEAD], '-', '+', 'COUNT', ask.number)
+  for at, entry in ipairs(letters) do
+    answer.sacrificed[at] = fields_of(entry[2]).r
+    call('XDEL', KEYS[DEAD], entry[1])
+  end
+  answer.dropped = #letters
+end
+
+function todo.purge_waiting()
+  while answer.dropped < ask.number do
+    local victim = sacrifice()
+    if not victim then return end
+    left(victim)
+    answer.dropped = answer.dropped + 1
+    answer.sacrificed[answer.dropped] = victim.r
+  end
+end
+
 function todo.leave()
   call('ZREM', KEYS[ALIVE], me)
   for stream = 1, 4 do
@@ -283,7 +341,7 @@ if ARGV[1] ~= 'open' and not call('HGET', KEYS[TOTALS], 'epoch') then
 end
 if ARGV[1] == 'again' then return cjson.encode(last_step()) end
 -- Without memory a sign of life may be refused, and taking hits out must still work.
-redis.pcall('ZADD', KEYS[ALIVE], now + ask.lease / 1000, me)
+if ask.lease then redis.pcall('ZADD', KEYS[ALIVE], now + ask.lease / 1000, me) end
 for stream, ids in pairs(ask.ended or {}) do
   local key = KEYS[tonumber(stream)]
   for at = 1, #ids, 1000 do

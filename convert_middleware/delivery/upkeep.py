@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from convert_middleware.delivery.opening import REDIS, path_of
+from convert_middleware.delivery.opening import REDIS, path_of, redis_options
+from convert_middleware.delivery.redis_streams import PREFIX
 from convert_middleware.errors import SettingsError
 
 
@@ -94,7 +95,7 @@ def open_upkeep(url: str) -> Upkeep:
     """Return what looks after the outbox that an option names.
 
     Args:
-        url: ``"sqlite:///path"``.
+        url: ``"sqlite:///path"`` or ``"redis://host:port/db"``, with ``?prefix=`` if there is one.
 
     Raises:
         SettingsError: There is no such outbox, or only its own process can see it.
@@ -104,7 +105,10 @@ def open_upkeep(url: str) -> Upkeep:
         from convert_middleware.delivery.sqlite_upkeep import SqliteUpkeep
 
         return SqliteUpkeep(path_of(url)[0])
-    raise SettingsError("outbox", "is in Redis, which cannot be looked into yet; use redis-cli")
+    from convert_middleware.delivery.redis_upkeep import RedisUpkeep
+
+    redis, options = redis_options(url)
+    return RedisUpkeep(redis, prefix=options.get("prefix", PREFIX))
 
 
 def must_be_shared(url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pytest
 
 from convert_middleware.delivery import Counts, Entry, Outbox, Worth
+from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.delivery.sqlite_upkeep import SqliteUpkeep
 from convert_middleware.delivery.upkeep import Letter, Status, Upkeep, open_upkeep
 from convert_middleware.errors import OutboxError, SettingsError
+from tests.redis_server import RedisServer
 
 from .conftest import balanced
 
@@ -53,9 +55,28 @@ KINDS: Final = [
         lambda folder: SqliteOutbox(folder / "outbox.db"),
         SqliteOutbox.close,
         lambda folder: f"sqlite:///{folder}/outbox.db",
-    )
+    ),
+    Kind(
+        "redis",
+        lambda folder: RedisOutbox(SERVERS[0].url, prefix=prefix(folder)),
+        RedisOutbox.close,
+        lambda folder: f"{SERVERS[0].url}?prefix={prefix(folder)}",
+    ),
 ]
+SERVERS: Final[list[RedisServer]] = []
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _redis() -> Iterator[None]:
+    with RedisServer() as server:
+        SERVERS[:] = [server]
+        yield
+
+
+def prefix(folder: Path) -> str:
+    """Return a prefix that no other test has."""
+    return str(folder).replace("/", "-")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
