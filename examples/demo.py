@@ -79,9 +79,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         book = simulate(console, shop_address, options.visitors, options.seed)
         tracker.flush(SETTLE)
         agreed = summarise(console, book, collector.state.collector.summary(), tracker)
-        console.print(f"\nThe shop:           {shop_address}/", highlight=False)
-        console.print(f"What Convert saw:   {collector_address}/\n", highlight=False)
         if not options.once:
+            console.print(f"\nThe shop:           {shop_address}/", highlight=False)
+            console.print(f"What Convert saw:   {collector_address}/\n", highlight=False)
             console.print("Click around in the shop and watch the collector. Ctrl-C ends both.")
             wait_for_interrupt()
     return 0 if agreed else 1
@@ -172,7 +172,7 @@ def compare(book: Book, summary: dict[str, Any]) -> Iterator[Row]:
         yield "conversions", "  Revenue", earned, Decimal(arrived.get("revenue", "0.00"))
     for goal, name in names["goals"].items():
         got = summary["goals"].get(goal, {}).get("conversions", 0)
-        yield "conversions", f"{name} in all", book.conversions[int(goal)], got
+        yield "goals", f"{name} in all", book.conversions[int(goal)], got
     totals = summary["totals"]
     yield "orders", "First exposures", book.visitors.total(), totals["visitors"]
     yield "orders", "Conversions", book.conversions.total(), totals["conversions"]
@@ -190,9 +190,7 @@ def summarise(console: Console, book: Book, summary: dict[str, Any], tracker: Tr
         table.add_column(heading, justify="right" if heading else "left")
     agreed, group = True, ""
     for kind, name, did, arrived in compare(book, summary):
-        if group and kind == "orders" and group != kind:
-            table.add_section()
-        if kind == "visitors":
+        if kind == "visitors" or kind not in ("conversions", group):
             table.add_section()
         group = kind
         agreed = agreed and did == arrived

@@ -94,21 +94,28 @@ class Visitor:
                 await self._post("/cart", slug=slug, number=str(random.randint(1, 3)))
             if random.random() < 0.6:
                 await self._get("/checkout")
-                await self._post("/checkout", name="Someone")
-                if random.random() < 0.3:
-                    await asyncio.gather(self._get("/thanks"), self._get("/thanks"))
+                if random.random() < 0.8:
+                    await self._pay()
+
+    async def _pay(self) -> None:
+        random = self._random
+        # Some close the window before they see the thanks, some load them again and again.
+        thanks = random.choices([0, 1, 3], weights=[1, 7, 2])[0]
+        await self._post("/checkout", follow=thanks > 0, name="Someone")
+        await asyncio.gather(*[self._get("/thanks") for _ in range(thanks - 1)])
 
     async def _get(self, path: str) -> None:
         await self._note(await self._client.get(path, headers=self._headers()))
 
-    async def _post(self, path: str, **fields: str) -> None:
-        await self._note(await self._client.post(path, data=fields, headers=self._headers()))
+    async def _post(self, path: str, *, follow: bool = True, **fields: str) -> None:
+        answer = await self._client.post(path, data=fields, headers=self._headers())
+        await self._note(answer, follow=follow)
 
     def _headers(self) -> dict[str, str]:
         return {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
 
-    async def _note(self, response: httpx.Response) -> None:
-        """Keep the cookies, write down what the shop says it did, and follow it elsewhere."""
+    async def _note(self, response: httpx.Response, *, follow: bool = True) -> None:
+        """Keep the cookies, write down what the shop says it did, and follow it elsewhere if wanted."""
         for header in response.headers.get_list("set-cookie"):
             name, _, value = header.partition(";")[0].partition("=")
             self._cookies[name] = value
@@ -120,7 +127,8 @@ class Visitor:
         if "paid" in did:
             self._count_order(**did["paid"])
         if response.status_code == 303:
-            await self._get(response.headers["location"])
+            if follow:
+                await self._get(response.headers["location"])
         elif response.status_code != 200:
             raise ShopError(f"The shop answered {response.status_code} to {response.request.url.path}.")
 

@@ -90,6 +90,18 @@ def test_the_page_is_never_wider_than_the_screen(page: Page, collector: Collecto
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_only_problems_says_so_where_there_are_none(page: Page, collector: Collector) -> None:
+    page.check("#problems")
+    assert page.is_hidden("#calm")  # nothing came yet, and that is said
+    collector.take("/track/", EXAMPLE, HEADERS)
+    page.wait_for_selector("#calm:visible")
+    assert page.is_hidden("#silence")
+    collector.take("/track/", "c=2&p=none", HEADERS)
+    page.wait_for_selector("#stream li.malformed:visible")
+    assert page.is_hidden("#calm")
+    assert page.is_hidden("#stream li.hit")
+
+
 def test_a_flood_leaves_200_lines_and_right_totals(page: Page, collector: Collector) -> None:
     for number in range(1, 3001):
         collector.take("/track/", f"c=2&p=1&e=1-10-{number}&ea=1&t=5|{number}|0.01|1", HEADERS)
