@@ -175,7 +175,7 @@ def main(arguments: list[str]) -> int:
         f"_conv_v told something in {found['told something']}, held something odd in {found['odd']}"
     )
     rejected = {str(reason): count for reason, count in reading.stats().rejected_cookies.items()}
-    print(f"our cookies that were rejected, by reason: {rejected}")
+    print(f"our cookies that were rejected, by reason, each reading counted: {rejected}")
     for number, error in (ours.failed + browsers.failed)[:10]:
         print(f"header {number} failed: {error}", file=sys.stderr)
     worst = max(*ours.times, *browsers.times)
