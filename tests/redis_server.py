@@ -74,7 +74,7 @@ class RedisServer:
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder.name]
         self._process = subprocess.Popen([self._program, *place, *arguments], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + _PATIENCE
-        while self.say("PING") != "+PONG":
+        while not self.say("PING").startswith(("+PONG", "-NOAUTH")):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self._program} did not start")
             time.sleep(0.01)

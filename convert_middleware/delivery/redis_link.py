@@ -162,8 +162,9 @@ class RedisLink:
 
 def _name(error: Exception) -> str:
     """Return what kind of error it is; messages of Redis may hold keys, and so visitors."""
-    word = str(error).split(" ", 1)[0]
-    return word if word.isupper() and word.isalpha() else type(error).__name__
+    kind = type(error).__name__
+    word = str(error).partition(" ")[0]
+    return word if kind == "ResponseError" and word.isupper() and word.isalpha() else kind
 
 
 def _without_secrets(url: str) -> str:

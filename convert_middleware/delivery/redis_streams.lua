@@ -169,22 +169,31 @@ local function wait_again(fields, due)
   entered(fields.t)
 end
 
--- What was held by processes that gave no sign of life may have left; whether it is sent again is asked.
+local function is_alive(process)
+  return process == me or tonumber(call('ZSCORE', KEYS[ALIVE], process) or '0') >= now
+end
+
+-- What is held by processes that gave no sign of life may have left; whether it is sent again is asked.
+local function take_over(key, process)
+  for _, held in ipairs(call('XPENDING', key, GROUP, '-', '+', 100, process)) do
+    local entry = call('XRANGE', key, held[1], held[1])[1]
+    if entry then
+      answer.gained = answer.gained + 1
+      if ask['repeat'] then
+        wait_again(fields_of(entry[2]), ask.now)
+      else
+        answer.interrupted = answer.interrupted + 1
+      end
+      call('XDEL', key, held[1])
+    end
+    call('XACK', key, GROUP, held[1])
+  end
+end
+
 local function reclaim()
   for stream = 1, 4 do
-    local key = KEYS[stream]
-    local claimed = call('XAUTOCLAIM', key, GROUP, me, ask.lease, '0-0', 'COUNT', 100)[2]
-    for _, entry in ipairs(claimed) do
-      if entry and entry[2] then
-        answer.gained = answer.gained + 1
-        if ask['repeat'] then
-          wait_again(fields_of(entry[2]), ask.now)
-        else
-          answer.interrupted = answer.interrupted + 1
-        end
-        call('XACK', key, GROUP, entry[1])
-        call('XDEL', key, entry[1])
-      end
+    for _, consumer in ipairs(call('XPENDING', KEYS[stream], GROUP)[4] or {}) do
+      if not is_alive(consumer[1]) then take_over(KEYS[stream], consumer[1]) end
     end
   end
   for _, gone in ipairs(call('ZRANGEBYSCORE', KEYS[ALIVE], '-inf', now - 3600, 'LIMIT', 0, 100)) do

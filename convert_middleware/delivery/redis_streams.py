@@ -22,7 +22,7 @@ from convert_middleware.delivery.receipt import Receipt
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.errors import OutboxError, UnansweredError
 
-LEASE: Final = 30.0  # seconds after which a hit that nobody settled belongs to a dead process
+LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
 MAX_DEAD: Final = 10_000  # dead letters kept, about
 PREFIX: Final = "convert"
 POLL: Final = 1.0  # seconds between two looks for what others left
@@ -55,7 +55,7 @@ class RedisOutbox:
         max_hits: How many may wait, those of all processes together.
         max_bytes: How many bytes of text may wait.
         max_dead: How many dead letters are kept, about; the oldest go.
-        lease: Seconds after which a hit that nobody settled belongs to a dead process.
+        lease: Seconds without a sign of life after which a process counts as dead.
         repeat_expired: Whether to send again what a dead process held, although it may have left.
         clock: Returns seconds since the epoch.
 
@@ -113,6 +113,7 @@ class RedisOutbox:
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         async with self._alone():
+            await self._find_out()
             new = self._not_done(entries)
             if new:
                 await self._step("put", new, put=[[*_row(entry), _text_of(entry.receipt)] for entry in new])
@@ -284,6 +285,7 @@ class RedisOutbox:
 
     async def _put_back(self, entries: list[tuple[Entry, float]]) -> None:
         """Let hits in flight wait again."""
+        await self._find_out()
         due = {id(entry): due for entry, due in entries}
         back = []
         for entry in self._not_done([entry for entry, _ in entries]):

@@ -1,0 +1,297 @@
+"""What only the outbox in Redis has to do: answers that get lost, dead machines, claims that travel along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from convert_middleware.delivery import Counts, Entry, Receipt, ShelteredOutbox, Worth
+from convert_middleware.delivery.redis_ledger import RedisLedger
+from convert_middleware.delivery.redis_link import RedisLink
+from convert_middleware.delivery.redis_streams import RedisOutbox
+from convert_middleware.errors import OutboxError, UnansweredError
+from convert_middleware.model import Transaction
+from tests.redis_server import RedisServer
+
+from .conftest import balanced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW: Final = 1_800_000_000.0
+NUMBERS: Final = count()
+ORDER: Final = Transaction(goals=(35,), transaction_id="ab12345", value="1599.99", products=10)  # type: ignore[arg-type] # as a caller may
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"outbox-{next(NUMBERS)}"
+
+
+class Line:
+    """A way to Redis that can lose what it carries."""
+
+    def __init__(self, port: int) -> None:
+        self._redis = port
+        self.port = 0
+        self.cut_after: Callable[[bytes], bool] = lambda _question: False
+        self.lost = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry questions and answers, until one of the answers is to be lost."""
+        redis, to_redis = await asyncio.open_connection("127.0.0.1", self._redis)
+        with suppress(ConnectionError):
+            while question := await reader.read(1 << 20):
+                lose = self.cut_after(question)
+                to_redis.write(question)
+                answer = await redis.read(1 << 20)
+                if lose:
+                    self.lost += 1
+                    break
+                writer.write(answer)
+        for end in (writer, to_redis):
+            end.close()
+            with suppress(ConnectionError):
+                await end.wait_closed()
+
+
+@asynccontextmanager
+async def line(server: RedisServer) -> AsyncIterator[Line]:
+    way = Line(server.port)
+    listening = await asyncio.start_server(way.carry, "127.0.0.1", 0)
+    way.port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        yield way
+
+
+def once(what: str) -> Callable[[bytes], bool]:
+    """Return what tells the first question of this kind."""
+    left = [what.encode()]
+
+    def matches(question: bytes) -> bool:
+        if left and b"\r\n" + left[0] + b"\r\n" in question:
+            left.clear()
+            return True
+        return False
+
+    return matches
+
+
+@pytest.mark.parametrize("step", ["put", "take", "back", "commit", "next"])
+def test_a_step_whose_answer_gets_lost_happens_once(server: RedisServer, prefix: str, step: str) -> None:
+    async def story() -> Counts:
+        async with line(server) as way:
+            outbox = RedisOutbox(way.url, prefix=prefix)
+            await outbox.commit()
+            await outbox.put([Entry("before", Worth.GOAL, NOW)])
+            way.cut_after = once(step)
+            await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(5)])
+            assert await outbox.next_due() == 0.0
+            taken = await outbox.take(10, NOW)
+            assert [entry.text for entry in taken] == ["before", "0", "1", "2", "3", "4"]
+            await outbox.retry(taken[0], NOW)
+            for entry in taken[1:3]:
+                await outbox.settle(entry)
+            await outbox.bury(taken[3], "status 404")
+            await outbox.commit()
+            assert way.lost == 1
+            (again,) = await outbox.take(10, NOW)
+            assert again.text == "before"
+            counts = outbox.counts()
+            await outbox.close()
+            return counts
+
+    assert asyncio.run(story()) == Counts(6, delivered=2, waiting=0, in_flight=3, dead=1)
+    assert server.say("XLEN", f"{{{prefix}}}:dead") == ":1"
+
+
+def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
+    server: RedisServer, prefix: str
+) -> None:
+    async def story() -> None:
+        async with line(server) as way:
+            errors: list[object] = []
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), errors.append)
+            dark = [False]
+            way.cut_after = lambda _question: dark[0]
+            await outbox.put([Entry("before", Worth.GOAL, NOW)])
+            dark[0] = True
+            await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(5)])
+            assert len(errors) == 1
+            assert outbox.counts().waiting == 6
+            dark[0] = False
+            await outbox.keep(NOW + 60)
+            assert errors[1:] == []
+            taken = await outbox.take(20, NOW + 60)
+            assert Counter(entry.text for entry in taken) == Counter(["before", "0", "1", "2", "3", "4"])
+            assert errors[1:] == [None]
+            for entry in taken:
+                await outbox.settle(entry)
+            await outbox.leave(NOW + 60)
+            assert outbox.counts() == Counts(6, delivered=6)
+
+    asyncio.run(story())
+
+
+def test_what_a_dead_machine_held_is_in_doubt_and_what_it_left_waiting_is_not(
+    server: RedisServer, prefix: str
+) -> None:
+    async def story(*, repeat: bool) -> tuple[list[str], Counts]:
+        own = f"{prefix}-{repeat}"
+        dead = RedisOutbox(server.url, prefix=own, lease=0.2)
+        await dead.put([Entry(f"{number}", Worth.GOAL, NOW + number) for number in range(4)])
+        held = await dead.take(3, NOW + 9)
+        await dead.retry(held[2], NOW + 20)
+        await dead.link.close()  # its process was killed
+        await asyncio.sleep(0.3)  # leases run on the clock of the server
+
+        heir = RedisOutbox(server.url, prefix=own, lease=0.2, repeat_expired=repeat)
+        found: list[Entry] = []
+        deadline = asyncio.get_running_loop().time() + 5.0
+        while len(found) + sum(heir.counts().dropped.values()) < 4:
+            assert asyncio.get_running_loop().time() < deadline
+            found += await heir.take(10, NOW + 30)
+            await asyncio.sleep(0.02)
+        for entry in found:
+            await heir.settle(entry)
+        counts = heir.counts()
+        await heir.close()
+        return sorted(entry.text for entry in found), counts
+
+    assert asyncio.run(story(repeat=False)) == (
+        ["2", "3"], Counts(4, delivered=2, dropped={"interrupted": 2})
+    )  # fmt: skip
+    assert asyncio.run(story(repeat=True)) == (["0", "1", "2", "3"], Counts(4, delivered=4))
+
+
+def test_two_machines_never_hold_the_same_hit_and_their_accounts_balance(
+    server: RedisServer, prefix: str
+) -> None:
+    async def story() -> None:
+        machines = [RedisOutbox(server.url, prefix=prefix) for _ in range(3)]
+        sent: Counter[str] = Counter()
+
+        async def work(outbox: RedisOutbox, mine: int) -> None:
+            for number in range(40):
+                await outbox.put([Entry(f"{mine}-{number}", Worth(number % 3), NOW)])
+                for entry in await outbox.take(3, NOW + 1):
+                    if number % 7 == 0 and entry.attempts == 0:
+                        entry.attempts += 1
+                        await outbox.retry(entry, NOW)
+                    else:
+                        sent[entry.text] += 1
+                        await outbox.settle(entry)
+
+        await asyncio.gather(*[work(outbox, mine) for mine, outbox in enumerate(machines)])
+        for outbox in machines:
+            while left := await outbox.take(10, NOW + 1):
+                for entry in left:
+                    sent[entry.text] += 1
+                    await outbox.settle(entry)
+        for outbox in machines:
+            await outbox.renew(NOW)
+            assert balanced(outbox.counts())
+        assert sum(outbox.counts().delivered for outbox in machines) == 120
+        assert sum(outbox.counts().waiting for outbox in machines) == 0
+        assert set(sent.values()) == {1}
+        assert len(sent) == 120
+        for outbox in machines:
+            await outbox.close()
+
+    asyncio.run(story())
+
+
+def test_a_refusal_says_what_redis_calls_it_and_nothing_of_what_was_stored(prefix: str) -> None:
+    async def story(url: str) -> OutboxError:
+        outbox = RedisOutbox(url, prefix=prefix)
+        with pytest.raises(OutboxError) as caught:
+            await outbox.put([Entry("c=1&p=2&secret", Worth.GOAL, NOW)])
+        await outbox.link.close()
+        return caught.value
+
+    with RedisServer(requirepass="a-password") as server:
+        error = asyncio.run(story(server.url))
+        assert str(error) == f"The outbox '{server.url}' failed to open: AuthenticationError."
+        wrong = asyncio.run(story(server.url.replace("//", "//:another-password@")))
+        assert "another-password" not in str(wrong)
+        assert asyncio.run(works(server.url.replace("//", "//:a-password@"), prefix))
+
+
+async def works(url: str, prefix: str) -> bool:
+    outbox = RedisOutbox(url, prefix=prefix)
+    await outbox.put([Entry("hit", Worth.GOAL, NOW)])
+    await outbox.close()
+    return outbox.counts().accepted == 1
+
+
+def test_the_ledger_grants_every_claim_to_one_asker(server: RedisServer, prefix: str) -> None:
+    wanted = Receipt("visitor", (11,), (331, 33), (("ab12345", ORDER),))
+
+    async def story() -> None:
+        links = [RedisLink(server.url, prefix) for _ in range(4)]
+        ledgers = [RedisLedger(link) for link in links]
+        answers = await asyncio.gather(*[ledger.claim([wanted, wanted]) for ledger in ledgers])
+        granted = [receipt for answer in answers for receipt, _ in answer if receipt.claims()]
+        assert granted == [wanted]
+        for link in links:
+            await link.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_given_back_is_owed_once_with_the_order_as_it_was(server: RedisServer, prefix: str) -> None:
+    lost = Receipt("visitor", (11,), (2**62, 33), (("ab12345", ORDER),))
+
+    async def story() -> None:
+        links = [RedisLink(server.url, prefix) for _ in range(2)]
+        losing, serving = (RedisLedger(link) for link in links)
+        await losing.claim([lost])
+        await losing.give_back([lost])
+        assert not serving.owes("visitor")
+        await serving.look()
+        assert serving.owes("visitor")
+        assert not serving.owes("another")
+        assert await serving.claim([Receipt("another", (), (1,))]) == [(Receipt("another", (), (1,)), None)]
+        assert await serving.claim([Receipt("visitor", (), (5,))]) == [(Receipt("visitor", (), (5,)), lost)]
+        assert await serving.claim([Receipt("visitor")]) == [(Receipt("visitor"), None)]
+        await losing.look()
+        assert not losing.owes("visitor")
+        for link in links:
+            await link.close()
+
+    asyncio.run(story())
+
+
+def test_a_claim_whose_answer_gets_lost_is_granted_to_who_asked(server: RedisServer, prefix: str) -> None:
+    wanted = Receipt("visitor", (11,), (331,))
+
+    async def story() -> None:
+        async with line(server) as way:
+            link = RedisLink(way.url, prefix)
+            ledger = RedisLedger(link)
+            way.cut_after = once("claim")
+            assert await ledger.claim([wanted]) == [(wanted, None)]
+            assert way.lost == 1
+            assert await ledger.claim([wanted]) == [(Receipt("visitor"), None)]
+            way.cut_after = lambda _question: True
+            with pytest.raises(UnansweredError):
+                await ledger.claim([wanted])
+            await link.close()
+
+    asyncio.run(story())
