@@ -81,7 +81,8 @@ def test_a_wrong_option_is_refused_by_its_name(option: str, values: list[Any]) -
 
 @pytest.mark.parametrize(
     "outbox",
-    ["", "memory", "memory:", "redis:/localhost", "redis://localhost:port", "redis://localhost?prefix=", "redis://localhost?max_hits=0", "sqlite:///x.db?size=5", "memory://host", "memory://?max_hits=0",
+    ["", "memory", "memory:", "redis:/localhost", "redis://localhost:port",
+     "redis://localhost?prefix=", "redis://localhost?max_hits=0", "sqlite:///x.db?size=5", "memory://host", "memory://?max_hits=0",
      "memory://?max_hits=-1", "memory://?max_hits=many", "memory://?max_hits", "memory://?size=5",
      "memory://?max_hits=999999999999999999", "memory://?max_hits=²", None, 5, []],
 )  # fmt: skip

@@ -35,7 +35,7 @@ class RedisUpkeep:
         self._ledger = RedisLedger(self._link)
 
     async def status(self) -> Status:
-        """See :class:`~convert_middleware.delivery.upkeep.Upkeep`; ``oldest`` looks at some of the retries."""
+        """Return what the outbox holds; of many retries only some are asked for their age."""
         found = await self._ask("status")
         if not found["epoch"]:  # nobody ever used it
             return Status(0, 0, 0, 0, 0, None, 0)
