@@ -96,7 +96,7 @@ class Card {
     this.variations = sortedIds(data.variations);
     this.goals = sortedIds(data.variations[this.variations[0]].goals);
     say(this.title, data.name ?? `Experiment ${this.id}`);
-    say(this.sub, `${data.name === null ? "" : `Experiment ${this.id} · `}${whole(data.visitors)} visitors · ${this.variations.length} variation${this.variations.length === 1 ? "" : "s"}`);
+    say(this.sub, `${data.name === null ? "" : `Experiment ${this.id} · `}${whole(data.visitors)} visitor${data.visitors === 1 ? "" : "s"} · ${this.variations.length} variation${this.variations.length === 1 ? "" : "s"}`);
     say(this.legend, `line: 95 % interval${this.variations.length > 1 ? " · shade: that of the first variation" : ""}`);
     this.fill();
     this.offerGoals();
