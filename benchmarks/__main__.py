@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from benchmarks.delivering import delivering
 from benchmarks.figures import load, machine, table
 from benchmarks.handling import idle, returning
+from benchmarks.outboxes import outboxes
 from benchmarks.serving import serving
 from benchmarks.waiting import waiting
 
@@ -33,6 +34,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "3": serving,
     "4": delivering,
     "5": waiting,
+    "6": outboxes,
 }
 
 

@@ -1,11 +1,13 @@
-"""Row 6: CPU time of a hit through the outbox in a file, against bare statements of SQLite.
+"""Row 6: CPU time of a hit through the outboxes that outlive a process, against bare statements.
 
-Bare is one INSERT and one DELETE a hit, in batches of the same size, one transaction a batch, with the same
-pragmas: the least that storing a hit durably can cost. Run alone: ``python -m benchmarks.outboxes``.
+Bare is, in batches of the same size, for SQLite one INSERT and one DELETE a hit with the same pragmas, one
+transaction a batch; for Redis one XADD and one XACK a hit, a pipeline a batch, and one XREADGROUP a batch. CPU
+time of the server is not in the figures. Run alone: ``python -m benchmarks.outboxes``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sqlite3
 import sys
@@ -17,10 +19,14 @@ from tempfile import TemporaryDirectory
 from time import thread_time_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.asyncio import Redis
+
 from benchmarks.figures import Line, compare, load, machine, table
 from benchmarks.visitors import queries
 from convert_middleware.delivery import Entry, Worth
+from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sqlite import SqliteOutbox
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +49,13 @@ def outboxes(*, quick: bool) -> list[Line]:
                 _ours(Path(folder) / f"{batch}.db") as ours,
             ):
                 times = _times({"ours": ours, "bare": bare}, batch, hits, rounds)
-            what = f"a hit put, taken and settled, batches of {batch}, vs INSERT + DELETE"
+            what = f"SQLite: a hit put, taken and settled, batches of {batch}, vs INSERT + DELETE"
+            lines.append(compare("6", what, "µs", times["ours"], times["bare"], bar=BAR))
+    with RedisServer() as server, asyncio.Runner() as loop:
+        for batch in _BATCHES:
+            with _bare_redis(server.url, loop) as bare, _our_redis(server.url, loop) as ours:
+                times = _times({"ours": ours, "bare": bare}, batch, hits, rounds)
+            what = f"Redis: a hit put, taken and settled, batches of {batch}, vs XADD + XREADGROUP + XACK"
             lines.append(compare("6", what, "µs", times["ours"], times["bare"], bar=BAR))
     return lines
 
@@ -103,6 +115,53 @@ def _bare(path: Path) -> Iterator[Pass]:
             connection.execute("COMMIT")
 
         yield through
+
+
+@contextmanager
+def _our_redis(url: str, loop: asyncio.Runner) -> Iterator[Pass]:
+    outbox = RedisOutbox(url)
+
+    async def through(texts: list[str]) -> None:
+        for first in range(0, len(texts), outbox.batch):
+            some = texts[first : first + outbox.batch]
+            await outbox.put([Entry(text, Worth.GOAL, _NOW) for text in some])
+            for entry in await outbox.take(len(some), _NOW):
+                await outbox.settle(entry)
+
+    try:
+        yield lambda texts: loop.run(through(texts))
+    finally:
+        loop.run(outbox.close())
+        counts = outbox.counts()
+        if counts.accepted != counts.delivered:
+            raise RuntimeError(f"not all hits came through: {counts}")
+
+
+@contextmanager
+def _bare_redis(url: str, loop: asyncio.Runner) -> Iterator[Pass]:
+    client: Any = Redis.from_url(url)  # its methods are typed as if they might not be asynchronous
+
+    async def begin() -> None:
+        await client.delete("bare")
+        await client.xgroup_create("bare", "group", id="0", mkstream=True)
+
+    async def through(texts: list[str]) -> None:
+        async with client.pipeline(transaction=False) as line:
+            for text in texts:
+                line.xadd("bare", {"t": text})
+            await line.execute()
+        found = await client.xreadgroup("group", "me", {"bare": ">"}, count=len(texts))
+        async with client.pipeline(transaction=False) as line:
+            for number, _ in found[0][1]:
+                line.xack("bare", "group", number)
+            if await line.execute() != [1] * len(texts):
+                raise RuntimeError("not all hits were acknowledged")
+
+    try:
+        loop.run(begin())
+        yield lambda texts: loop.run(through(texts))
+    finally:
+        loop.run(client.aclose())
 
 
 def _run(coroutine: Coroutine[Any, Any, object]) -> None:
