@@ -15,6 +15,10 @@ import httpx
 
 from examples.shop.goods import PRODUCTS
 
+# What an HTTP client calls itself by default is on every list of bots.
+USER_AGENT = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
+)
 AT_ONCE = 16  # visitors on the site at the same time
 
 
@@ -169,7 +173,8 @@ async def send_visitors(shop: str, number: int, seed: int, done: Callable[[], No
     """
     book, places = Book(), asyncio.Semaphore(AT_ONCE)
     # No proxy of the environment stands between a visitor and a shop on this machine.
-    async with httpx.AsyncClient(base_url=shop, timeout=30, trust_env=False) as client:
+    headers = {"User-Agent": USER_AGENT}
+    async with httpx.AsyncClient(base_url=shop, headers=headers, timeout=30, trust_env=False) as client:
 
         async def visit(random: Random) -> None:
             async with places:

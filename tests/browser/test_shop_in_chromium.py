@@ -19,6 +19,7 @@ from convert_middleware.collector import create_collector
 from convert_middleware.collector.serve import running
 from examples.shop import ids
 from examples.shop.app import create_app
+from examples.visitors import USER_AGENT
 
 if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installed
     from playwright.sync_api import Browser, Page
@@ -92,7 +93,7 @@ def test_a_person_lands_buys_and_comes_back_and_the_collector_shows_one_of_each(
     chromium: Browser, sites: tuple[str, str]
 ) -> None:
     shop, collector = sites
-    context = chromium.new_context()
+    context = chromium.new_context(user_agent=USER_AGENT)
     page = context.new_page()
     buy_a_mug(page, shop)
     headline = page.locator(".told .tag").first.inner_text()
@@ -128,7 +129,7 @@ def test_a_person_lands_buys_and_comes_back_and_the_collector_shows_one_of_each(
 
 def test_a_phone_scrolls_in_one_direction_only(chromium: Browser, sites: tuple[str, str]) -> None:
     shop, collector = sites
-    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, user_agent=USER_AGENT)
     page = context.new_page()
     buy_a_mug(page, shop)
     for address in (shop, f"{shop}/product/lamp", f"{shop}/thanks", collector):

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import httpx
 
+from examples.visitors import USER_AGENT
 from tests.discretion import assert_discreet
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -109,6 +110,7 @@ class Site:
 
     def visitor(self, **headers: str) -> httpx.Client:
         """Return a browser that keeps cookies."""
+        headers = {"User-Agent": USER_AGENT, **headers}
         return httpx.Client(base_url=self.address(), headers=headers, trust_env=False, timeout=10.0)
 
     def _read(self) -> None:

@@ -23,7 +23,7 @@ from convert_middleware.collector.serve import running
 from examples import bare_asgi
 from examples.demo import compare
 from examples.shop import ids
-from examples.visitors import Book
+from examples.visitors import USER_AGENT, Book
 
 DEADLINE = 20.0  # seconds
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def clean() -> dict[str, str]:
 
 
 def browser(site: str) -> httpx.Client:
-    return httpx.Client(base_url=site, trust_env=False, timeout=DEADLINE)
+    return httpx.Client(base_url=site, headers={"User-Agent": USER_AGENT}, trust_env=False, timeout=DEADLINE)
 
 
 @contextmanager
