@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from convert_middleware.cookie import find, set_cookie
+from convert_middleware.cookie import set_cookie
 from convert_middleware.errors import SettingsError
 from convert_middleware.hooks import CacheGuarded
 from convert_middleware.recorder import Page, Recorder, enter, leave
@@ -121,6 +121,7 @@ class _Exchange:
     """One request and its response, or one WebSocket."""
 
     __slots__ = (
+        "_headers",
         "_name",
         "_page",
         "_presents",
@@ -140,7 +141,16 @@ class _Exchange:
         self._started = self._trailers = False
         self._presents = scope.get("method") not in _PRESENTS_NOTHING
         # The page gets the headers and not the scope: that one leads back to the page, and so to a cycle.
-        self._page = Page(tracker, partial(_load, tracker, scope.get("headers") or (), name))
+        self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers") or ()
+        load = partial(
+            tracker.meet,
+            name,
+            scope.get("method", "GET"),
+            scope.get("path", ""),
+            scope.get("query_string", b""),
+            self._headers,
+        )
+        self._page = Page(tracker, load)
         recorder = Recorder(self._page)
         _put(scope, recorder)
         self._token: Token[Recorder] = enter(recorder)
@@ -185,6 +195,8 @@ class _Exchange:
         if status == 304:
             self._presents = False
         self._trailers = bool(message.get("trailers", False))
+        if self._tracker.asks_consent and not page.used and self._came_known():
+            page.visitor  # noqa: B018 - who withdraws need not meet a page that records something
         if page.used:
             headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
             message = {**message, "headers": headers}
@@ -200,6 +212,12 @@ class _Exchange:
                 )
         return message, saved
 
+    def _came_known(self) -> bool:
+        """Tell whether the browser sent a cookie of ours."""
+        return any(
+            len(key) == 6 and key.lower() == b"cookie" and self._name in value for key, value in self._headers
+        )
+
     def _complete(self) -> None:
         page = self._page
         if page.dirty:
@@ -210,7 +228,7 @@ class _Exchange:
 
     def _with_our_headers(self, kind: str, status: int, given: Headers, saved: Visitor | None) -> Headers:
         headers = given.copy()
-        if saved is not None or self._page.forgotten:
+        if saved is not None or self._page.deletes:
             self._set_cookie(headers, saved)
         if kind != "websocket.accept" and self._tracker.settings.cache_guard and guard(headers):
             self._tracker.announcer.announce(CacheGuarded(status=status))
@@ -247,15 +265,6 @@ def _put(scope: Scope, recorder: Recorder) -> None:
         if not isinstance(state, Mapping):
             return  # the server's own affair; current() works all the same
     scope["state"] = {**state, "convert": recorder}
-
-
-def _load(tracker: Tracker, headers: Iterable[tuple[bytes, bytes]], name: bytes) -> tuple[Visitor, bool]:
-    """Return the visitor that a request's headers tell of, and whether the cookie should be written anew."""
-    cookies: list[bytes] = []
-    for key, value in headers:
-        if len(key) == 6 and key.lower() == b"cookie":
-            cookies += find(value, name)
-    return tracker.load(cookies)
 
 
 _OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})

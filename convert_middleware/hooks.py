@@ -106,6 +106,18 @@ class CookieRejected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestExcluded(Event):
+    """A request asked for a visitor's state and is not counted; ``reason`` such as ``"gpc"`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitorWithdrew(VisitorEvent):
+    """A visitor who was counted before denies consent: the cookie is deleted, what waits is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheGuarded(Event):
     """A response that is one visitor's own was open to shared caches and was made private."""
 

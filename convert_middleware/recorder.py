@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import MappingProxyType, TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from convert_middleware.errors import ArgumentError, OutsideRequestError
 from convert_middleware.hooks import (
@@ -68,7 +68,7 @@ class Host(Protocol):
     def send_news(self, page: Page) -> None:
         """Send what is news on the page; never raises."""
 
-    def write_token(self, visitor: Visitor) -> str:
+    def write_token(self, visitor: Visitor, *, excluded: bool) -> str:
         """Return signed text that the visitor can be resumed from."""
 
     def forget(self, visitor: Visitor) -> None:
@@ -76,6 +76,22 @@ class Host(Protocol):
 
     def owes(self, visitor: Visitor) -> bool:
         """Tell whether something must be told again although this request records nothing."""
+
+
+class Loaded(NamedTuple):
+    """What a request begins with.
+
+    Attributes:
+        visitor: The state.
+        stale: Whether the cookie should be written anew when something is recorded.
+        excluded: Whether the request is not counted: records work on this page, and nothing of them is kept.
+        withdrawn: Whether the browser's cookie has to go.
+    """
+
+    visitor: Visitor
+    stale: bool = False
+    excluded: bool = False
+    withdrawn: bool = False
 
 
 class Page:
@@ -100,13 +116,15 @@ class Page:
         "_visitor",
         "dirty",
         "ended",
+        "excluded",
         "forgotten",
         "loaded",
         "shown",
         "touched",
+        "withdrawn",
     )
 
-    def __init__(self, host: Host, load: Callable[[], tuple[Visitor, bool]], *, shown: bool = False) -> None:
+    def __init__(self, host: Host, load: Callable[[], Loaded], *, shown: bool = False) -> None:
         self._host = host
         self._load = load
         self._visitor: Visitor | None = None
@@ -122,6 +140,8 @@ class Page:
         self.touched = False  # something was recorded
         self.dirty = False  # there is something to tell since the door last looked
         self.ended = False
+        self.excluded = False  # nothing of this request is kept or sent
+        self.withdrawn = False  # the visitor denies consent, and came with a cookie
         self.forgotten = False
 
     @property
@@ -137,9 +157,9 @@ class Page:
             return visitor
         with self._lock:
             if self._visitor is None:
-                self.loaded, self._stale = self._load()
+                self.loaded, self._stale, self.excluded, self.withdrawn = self._load()
                 self._visitor = self._kept = self.loaded
-                self.dirty = self._host.owes(self.loaded)
+                self.dirty = not self.excluded and self._host.owes(self.loaded)
             return self._visitor
 
     @property
@@ -213,9 +233,18 @@ class Page:
         """Send what is news now."""
         self._host.send_news(self)
 
+    @property
+    def deletes(self) -> bool:
+        """Whether the browser's cookie has to go."""
+        return self.forgotten or self.withdrawn
+
     def to_save(self) -> Visitor | None:
         """Return the state a response's cookie should carry; None: leave the browser's as it is."""
-        if self.touched and not self.forgotten and (self._visitor is not self._kept or self._stale):
+        if (
+            self.touched
+            and not (self.forgotten or self.excluded)
+            and (self._visitor is not self._kept or self._stale)
+        ):
             return self.visitor
         return None
 
@@ -233,6 +262,8 @@ class Page:
 
     def take(self) -> News | None:
         """Return what is news and start afresh; exposures that are not shown yet stay behind."""
+        if self.excluded:
+            self._exposures, self._goals, self._transactions = [], [], []
         if not (self._exposures or self._goals or self._transactions):
             return None
         with self._lock:
@@ -247,7 +278,8 @@ class Page:
 
     def write_token(self) -> str:
         """Return signed text that stands for this visitor."""
-        return self._host.write_token(self.visitor)
+        visitor = self.visitor
+        return self._host.write_token(visitor, excluded=self.excluded)
 
     def reject(self, error: ArgumentError) -> None:
         """Raise ``error``, or announce it where the page must go on."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from convert_middleware.model import Id, identifier
 from convert_middleware.wire import ENDPOINT
 
 if TYPE_CHECKING:
+    from convert_middleware.browser import AskConsent, RequestFacts
     from convert_middleware.hooks import Hook
 
 _PREFIX: Final = "CONVERT_"
@@ -27,6 +29,7 @@ _COOKIE_PREFIX: Final = "CONVERT_COOKIE_"
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
 _SENDERS: Final = ("auto", "pyreqwest", "httpx", "httpx2")
 _DURABLE: Final = ("sqlite:", "redis:", "rediss:", "unix:")
+_SWITCHES: Final = ("strict", "cache_guard", "deliver", "honour_gpc", "honour_dnt", "exclude_bots")
 _MAX_DRAIN: Final = 300.0  # seconds
 _SWITCH: Final = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
     ("0", "false", "no", "off"), False
@@ -47,6 +50,12 @@ class Options(TypedDict, total=False):
     sender: str | Callable[[], object]
     deliver: bool
     on_ambiguous: Literal["drop", "retry"]
+    consent: AskConsent | None
+    honour_gpc: bool
+    honour_dnt: bool
+    exclude: Callable[[RequestFacts], object] | None
+    exclude_bots: bool
+    browser_state: Literal["read", "ignore"]
     hooks: Sequence[Hook]
     strict: bool
     drain_timeout: float
@@ -72,6 +81,14 @@ class Settings:
         deliver: Whether this process sends; otherwise it only fills the outbox, which must outlive it, and
             ``convert-middleware worker`` sends.
         on_ambiguous: ``"drop"`` or ``"retry"`` hits of which nobody knows whether they arrived.
+        consent: Takes a request and returns ``"granted"`` or True, ``"denied"`` or False, ``"unknown"`` or
+            None; until granted nothing is kept or sent. None: nobody has to be asked.
+        honour_gpc: Whether the header ``Sec-GPC: 1`` counts as denied.
+        honour_dnt: Whether the header ``DNT: 1`` does.
+        exclude: Takes a request and returns whether it is left out, such as a health check.
+        exclude_bots: Whether known bots are left out, where the extra ``bots`` is installed.
+        browser_state: ``"read"``: what Convert's script in the browser counted is not new, and goals are
+            credited to its experiments; ``"ignore"``: pay no attention to its cookie.
         hooks: Callables that take events.
         strict: Whether a bad argument raises; otherwise it is logged and the page goes on.
         drain_timeout: Seconds to deliver what is left when the process ends, 0 to 300.
@@ -92,6 +109,12 @@ class Settings:
     sender: str | Callable[[], object] = "auto"
     deliver: bool = True
     on_ambiguous: Literal["drop", "retry"] = "drop"
+    consent: AskConsent | None = None
+    honour_gpc: bool = True
+    honour_dnt: bool = False
+    exclude: Callable[[RequestFacts], object] | None = None
+    exclude_bots: bool = True
+    browser_state: Literal["read", "ignore"] = "read"
     hooks: Sequence[Hook] = ()
     strict: bool = True
     drain_timeout: float = 5.0
@@ -164,7 +187,15 @@ class Settings:
             raise SettingsError("cookie", f"must be CookieOptions(...), not {shown(cookie)}")
         if self.on_ambiguous not in ("drop", "retry"):
             raise SettingsError("on_ambiguous", f"must be 'drop' or 'retry', not {shown(self.on_ambiguous)}")
-        for name in ("strict", "cache_guard", "deliver"):
+        if self.browser_state not in ("read", "ignore"):
+            raise SettingsError(
+                "browser_state", f"must be 'read' or 'ignore', not {shown(self.browser_state)}"
+            )
+        for name in ("consent", "exclude"):
+            rule = getattr(self, name)
+            if not (rule is None or callable(rule)) or iscoroutinefunction(rule):
+                raise SettingsError(name, f"must be a plain function that takes a request, not {shown(rule)}")
+        for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(name, f"must be True or False, not {shown(getattr(self, name))}")
         if not (callable(self.sender) or self.sender in _SENDERS):
@@ -298,6 +329,8 @@ _READERS: Final[Mapping[str, _Reader]] = {
     ),
     "previous_keys": _keys,
     "on_ambiguous": _lower,
+    "browser_state": _lower,
+    **dict.fromkeys(("honour_gpc", "honour_dnt", "exclude_bots"), _switch),
     "strict": _switch,
     "cache_guard": _switch,
     "deliver": _switch,

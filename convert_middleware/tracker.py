@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.cookie import CookieCodec, RejectedError
+from convert_middleware.admission import Admission
+from convert_middleware.browser import VISITOR_COOKIE, read_state
+from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, find
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
 from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
-from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, visitor_hash
+from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, VisitorWithdrew, visitor_hash
 from convert_middleware.memory import Memory
-from convert_middleware.recorder import Page, Recorder
+from convert_middleware.recorder import Loaded, Page, Recorder
 from convert_middleware.settings import Settings
 from convert_middleware.visitor import News, Visitor
 from convert_middleware.wire import MAX_URL
@@ -51,6 +53,7 @@ class Stats:
         dropped: Given up, by reason: overflow, expired, ambiguous, shutdown, interrupted.
         refused: Handed over after ``close()``; not accepted.
         rejected_cookies: Cookies that were no valid state, by reason.
+        excluded: Requests that asked for state and are not counted, by reason.
     """
 
     accepted: int
@@ -61,6 +64,7 @@ class Stats:
     dropped: dict[str, int]
     refused: int
     rejected_cookies: dict[str, int]
+    excluded: dict[str, int]
 
 
 class Tracker:
@@ -86,6 +90,19 @@ class Tracker:
         self._cookies = CookieCodec(settings.keys, settings.cookie.max_age)
         self.cookie_attributes = settings.cookie.attributes(False), settings.cookie.attributes(True)
         self._tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="token")
+        # Of visitors who are not counted, and so must not be where their token is resumed.
+        self._idle_tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="idle token")
+        self._admission = Admission(
+            consent=settings.consent,
+            exclude=settings.exclude,
+            honour_gpc=settings.honour_gpc,
+            honour_dnt=settings.honour_dnt,
+            exclude_bots=settings.exclude_bots,
+            announcer=self.announcer,
+            timer=time.monotonic,
+        )
+        self.asks_consent = self._admission.asks
+        self._reads_browser = settings.browser_state == "read"
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._memory = Memory()
         self._lock = threading.RLock()
@@ -105,7 +122,7 @@ class Tracker:
         )
         self._delivery = Delivery(
             outbox,
-            make_sender(settings.sender, endpoint),
+            make_sender(settings.sender, settings.endpoint),
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,
@@ -131,6 +148,7 @@ class Tracker:
                 counts.dropped,
                 self._refused,
                 dict(self._rejected),
+                self._admission.counts(),
             )
 
     def flush(self, timeout: float = 5.0) -> bool:
@@ -170,15 +188,22 @@ class Tracker:
         Raises:
             TokenError: It is no valid token.
         """
+        now = self._clock()
         try:
-            now = self._clock()
-            visitor, _ = self._tokens.read(token.translate(_FROM_URL).encode(), now)
+            text = token.translate(_FROM_URL).encode()
+            try:
+                visitor, _ = self._tokens.read(text, now)
+            except RejectedError as error:
+                if error.reason != Rejection.SIGNATURE:
+                    raise
+                idle, _ = self._idle_tokens.read(text, now)
+                return Recorder(Page(self, lambda: Loaded(idle, excluded=True), shown=True))
         except RejectedError as error:
             raise TokenError(error.reason) from None
         except (AttributeError, TypeError, UnicodeEncodeError):
             raise TokenError(f"{type(token).__name__} is no text") from None
         visitor = self._memory.complete(visitor, now)
-        return Recorder(Page(self, lambda: (visitor, False), shown=True))
+        return Recorder(Page(self, lambda: Loaded(visitor), shown=True))
 
     # --- for the doors --------------------------------------------------------------------------------
 
@@ -192,12 +217,46 @@ class Tracker:
         self._memory.after_fork()
         self._ledger.after_fork()
         self._writer.after_fork()
+        self._admission.after_fork()
 
     def drain(self) -> bool:
         """Deliver what is left and end the thread; a later hit starts it again."""
         clean = self._delivery.drain(self.settings.drain_timeout)
         self._say_goodbye()
         return clean
+
+    def meet(
+        self, name: bytes, method: str, path: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]
+    ) -> Loaded:
+        """Return what a request begins with.
+
+        Args:
+            name: Of the visitor's cookie.
+            method: The request's method; ``"GET"`` for a WebSocket.
+            path: Its path, percent-decoded.
+            query: Its query string as it came.
+            headers: Its headers.
+        """
+        lines = headers if isinstance(headers, (list, tuple)) else list(headers)
+        cookies: list[bytes] = []
+        told: list[bytes] = []  # by Convert's own script
+        for key, value in lines:
+            if len(key) == 6 and key.lower() == b"cookie":
+                cookies += find(value, name)
+                if self._reads_browser and VISITOR_COOKIE in value:
+                    told += find(value, VISITOR_COOKIE)
+        reason = self._admission.excluded(method, path, query, lines)
+        if reason is None:
+            visitor, stale = self.load(cookies)
+            if told:
+                state = read_state(told)
+                visitor = visitor.with_browser(state.exposures, state.goals)
+            return Loaded(visitor, stale)
+        visitor, _ = self.load(cookies)
+        if not (reason.denies and cookies):
+            return Loaded(visitor, excluded=True)
+        self._withdraw(visitor)
+        return Loaded(self.load(())[0], excluded=True, withdrawn=True)
 
     def load(self, cookies: Iterable[bytes]) -> tuple[Visitor, bool]:
         """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
@@ -242,9 +301,10 @@ class Tracker:
         """Return seconds since the epoch."""
         return int(self._clock())
 
-    def write_token(self, visitor: Visitor) -> str:
+    def write_token(self, visitor: Visitor, *, excluded: bool = False) -> str:
         """Return signed text that :meth:`resume` accepts."""
-        return self._tokens.write(visitor, int(self._clock()))[0].decode().translate(_TO_URL)
+        codec = self._idle_tokens if excluded else self._tokens
+        return codec.write(visitor, int(self._clock()))[0].decode().translate(_TO_URL)
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what the process remembers of a visitor."""
@@ -259,7 +319,7 @@ class Tracker:
         """Hand over what is news on the page; never raises."""
         try:
             news = page.take()
-            if page.forgotten:
+            if page.forgotten or page.excluded:
                 return
             now = self._clock()
             if news is not None:
@@ -286,6 +346,13 @@ class Tracker:
             return
         self._writer.take(news, now)
         self._delivery.wake()
+
+    def _withdraw(self, visitor: Visitor) -> None:
+        """Drop everything of a visitor who was counted and denies it now."""
+        self.forget(visitor)
+        if self._writer.withdraw(visitor.visitor_id):
+            self.announcer.announce(VisitorWithdrew(visitor=visitor_hash(visitor.visitor_id)))
+            self._delivery.wake()
 
     def _read_cookie(self, text: bytes, now: float) -> tuple[Visitor, bool]:
         """Return the state in a cookie, and whether an old key had signed it."""

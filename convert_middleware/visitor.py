@@ -7,7 +7,7 @@ nothing. This module knows the counting rules (DESIGN, section 5) and nothing of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import compress
 from typing import Final, NamedTuple
@@ -152,6 +152,44 @@ class Visitor(NamedTuple):
             _unchecked(Exposure, (key, variation, tuple(compress(goals, map((1 << i).__and__, credited)))))
             for i, (key, variation) in enumerate(pairs)
         ]
+
+    def with_browser(self, exposures: Iterable[Exposure], goals: Sequence[int]) -> Visitor:
+        """Return the state with what the browser counted by itself, which is not first any more.
+
+        What both know keeps our time and our variation; the rest counts as older than all of ours, so that
+        it is let go first should the cookie become too long.
+
+        Args:
+            exposures: What the browser presented, each with the goals it fired for it.
+            goals: Every goal the browser fired.
+        """
+        start = self.issued_at
+        shown = dict(zip(self.experiments, zip(self.presented_at, self.variations, strict=True), strict=True))
+        reached = dict(zip(self.goals, self.reached_at, strict=True))
+        told: dict[int, int] = {}
+        holders: dict[int, set[int]] = {goal: set() for goal in goals}
+        variations: dict[int, int] = {}
+        for key, variation, fired in exposures:
+            at, kept = shown.get(key, (start, variation))
+            if kept == variation:
+                told[key], variations[key] = at, variation
+                for goal in fired:
+                    holders[goal].add(key)
+        experiments, presented_at = _in_order(told)
+        places = {key: 1 << i for i, key in enumerate(experiments)}
+        fired_goals, reached_at = _in_order({goal: reached.get(goal, start) for goal in goals})
+        seen = Visitor(
+            self.visitor_id,
+            start,
+            experiments,
+            tuple([variations[key] for key in experiments]),
+            presented_at,
+            fired_goals,
+            reached_at,
+            tuple([sum([places[key] for key in holders[goal]]) for goal in fired_goals]),
+        )
+        merged = self.merge(seen)
+        return self if merged == self else merged
 
     def merge(self, other: Visitor) -> Visitor:
         """Join two accounts of the same visitor: sets unite, the earliest time wins."""

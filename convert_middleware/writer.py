@@ -21,6 +21,7 @@ from convert_middleware.hooks import (
     ExposureRecorded,
     GoalReached,
     HistoryLeftOut,
+    HitDropped,
     HitFlushed,
     TransactionRecorded,
     visitor_hash,
@@ -103,6 +104,7 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._writing = False
         self._asked: list[_Waiting] = []  # a shared ledger is being asked about them
+        self._withdrawn: deque[str] = deque()  # visitors of whom nothing may be sent any more
         self._returned: deque[Receipt] = deque(maxlen=TOGETHER * 25)  # to be given back to it
         if self._shared is not None:
             self._shared.after_fork()
@@ -133,6 +135,13 @@ class Writer:
             finally:
                 self._lock.release()
 
+    def withdraw(self, visitor_id: str) -> bool:
+        """Have all that waits of a visitor dropped; return False if that was asked for already."""
+        if visitor_id in self._withdrawn:
+            return False
+        self._withdrawn.append(visitor_id)
+        return True
+
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
         return self._ledger.owes(visitor_id) or (self._shared is not None and self._shared.owes(visitor_id))
@@ -150,6 +159,7 @@ class Writer:
 
     async def bring(self) -> None:
         """Offer all that waits to the outbox; to be called in the delivery thread."""
+        await self._purge()
         shared = self._shared
         if shared is None:
             self.gather()
@@ -170,6 +180,21 @@ class Writer:
                     else:
                         context.run(self._write_answered, news, now, answer)
                 self._asked = []
+
+    async def _purge(self) -> None:
+        while self._withdrawn:
+            visitor_id = self._withdrawn[0]
+            for _ in range(len(self._waiting)):  # requests go on bringing news meanwhile
+                each = self._waiting.popleft()
+                if each[0].visitor.visitor_id != visitor_id:
+                    self._waiting.append(each)
+            try:
+                gone = await self._outbox.purge(visitor_id)
+            except ConvertError:
+                return  # it is tried again; the outbox says that its store does not work
+            self._withdrawn.popleft()
+            for _ in range(gone):
+                self._announcer.announce(HitDropped(reason="withdrawn"))
 
     def finish(self) -> None:
         """Offer all that waits to the outbox now, without asking anybody."""
@@ -313,7 +338,7 @@ class Writer:
         worth = Worth.REVENUE if paid else Worth.GOAL if goals else Worth.EXPOSURE
         transactions = ((paid.transaction_id, paid),) if paid else ()
         receipt = Receipt(visitor_id, experiments, goals, transactions)
-        self._outbox.offer(Entry(text, worth, now, receipt=receipt))
+        self._outbox.offer(Entry(text, worth, now, visitor=visitor_id, receipt=receipt))
         if self._announcer.active:
             self._announcer.announce(
                 HitFlushed(

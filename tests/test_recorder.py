@@ -13,7 +13,7 @@ import pytest
 from convert_middleware.errors import ArgumentError, ArgumentTypeError, OutsideRequestError
 from convert_middleware.hooks import Announcer, ArgumentRejected, Event, VariationConflict, VisitorForgotten
 from convert_middleware.model import MAX_ID
-from convert_middleware.recorder import Page, Recorder, current, enter, leave
+from convert_middleware.recorder import Loaded, Page, Recorder, current, enter, leave
 from convert_middleware.visitor import News, Visitor
 from tests.histories import NOW, VISITOR_ID
 
@@ -38,7 +38,7 @@ class Desk:
         if news is not None:
             self.news.append(news)
 
-    def write_token(self, visitor: Visitor) -> str:
+    def write_token(self, visitor: Visitor, *, excluded: bool) -> str:
         return f"token of {visitor.visitor_id}"
 
     def forget(self, visitor: Visitor) -> None:
@@ -47,9 +47,9 @@ class Desk:
     def owes(self, visitor: Visitor) -> bool:
         return visitor in self.owed
 
-    def load(self, visitor: Visitor, *, stale: bool = False) -> tuple[Visitor, bool]:
+    def load(self, visitor: Visitor, *, stale: bool = False) -> Loaded:
         self.loads += 1
-        return visitor, stale
+        return Loaded(visitor, stale)
 
     def page(self, visitor: Visitor | None = None, *, shown: bool = False, stale: bool = False) -> Page:
         known = visitor or Visitor(VISITOR_ID, NOW - 60)

@@ -43,11 +43,14 @@ class Exclusion(StrEnum):
     PRERENDER = "prerender"
     PREFETCH = "prefetch"
     BOT = "bot"
+    RULE = "rule"  # of the site's own
+    CONSENT_DENIED = "consent denied"
+    CONSENT_UNKNOWN = "consent unknown"
 
     @property
     def denies(self) -> bool:
         """Whether the visitor denies consent by it, so that what is kept of them has to go."""
-        return self in (Exclusion.GPC, Exclusion.DNT)
+        return self in (Exclusion.GPC, Exclusion.DNT, Exclusion.CONSENT_DENIED)
 
 
 def exclusion(

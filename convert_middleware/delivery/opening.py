@@ -125,7 +125,7 @@ def open_memory(outbox: object) -> MemoryOutbox:
         raise SettingsError(
             "outbox",
             "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db', with '?max_hits=N' if wanted, "
-            f"not {shown(outbox)}",
+            f"not one that begins with {scheme[:20]!r}",  # what follows may hold a password
         )
     return MemoryOutbox(**_limits_of(options))
 

@@ -15,6 +15,8 @@ from itertools import count
 from typing import Final, Protocol
 
 MAX_HITS: Final = 100_000
+# Reasons to drop a hit that may have been counted nevertheless, and so must not be counted again.
+IN_DOUBT: Final = frozenset({"ambiguous", "interrupted"})
 MAX_BYTES: Final = 32 * 1024 * 1024  # of text
 
 
@@ -36,6 +38,7 @@ class Entry:
         accepted_at: When it was handed over, in seconds since the epoch.
         attempts: How often it was tried.
         waited: Seconds the server asked us to wait; they do not count as age.
+        visitor: Whose hit it is, should they withdraw; opaque.
         receipt: What whoever handed it over gets back if it is finally lost; it stays in this process.
     """
 
@@ -44,6 +47,7 @@ class Entry:
     accepted_at: float
     attempts: int = 0
     waited: float = 0.0
+    visitor: str = ""
     receipt: object = None
 
 
@@ -79,6 +83,9 @@ class Outbox(Protocol):
 
     async def drop(self, entry: Entry, reason: str) -> None:
         """Count a hit in flight as dropped."""
+
+    async def purge(self, visitor: str) -> int:
+        """Drop what waits of a visitor as withdrawn; return how many hits those were."""
 
     async def next_due(self) -> float | None:
         """Return when the next hit is due, 0 for at once, None if none waits."""
@@ -130,6 +137,10 @@ class _Retries:
         for part in (self._entries, self._by_due, self._by_age):
             part.clear()
         return entries
+
+    def of(self, visitor: str) -> list[int]:
+        """Return the tickets of a visitor's hits."""
+        return [ticket for ticket, entry in self._entries.items() if entry.visitor == visitor]
 
     def _first(self, heap: list[tuple[float, int]]) -> tuple[float, int] | None:
         while heap and heap[0][1] not in self._entries:
@@ -236,8 +247,25 @@ class MemoryOutbox:
         with self._lock:
             self._in_flight -= 1
             self._dropped[reason] += 1
-            if reason != "ambiguous":  # what may have been counted must not be counted again
+            if reason not in IN_DOUBT:
                 self._lose(entry)
+
+    async def purge(self, visitor: str) -> int:
+        """See :class:`Outbox`."""
+        gone = 0
+        with self._lock:
+            self._sort_inbox()
+            for worth, (fresh, retries) in enumerate(zip(self._fresh, self._retries, strict=True)):
+                mine = [entry for entry in fresh if entry.visitor == visitor]
+                if mine:
+                    self._fresh[worth] = deque(entry for entry in fresh if entry.visitor != visitor)
+                mine += [retries.pop(ticket) for ticket in retries.of(visitor)]
+                for entry in mine:
+                    self._left(entry)
+                gone += len(mine)
+            if gone:
+                self._dropped["withdrawn"] += gone
+        return gone
 
     async def next_due(self) -> float | None:
         """See :class:`Outbox`."""

@@ -264,6 +264,44 @@ end
 
 function todo.commit() end
 
+-- One page of what a visitor left; a receipt begins with whose it is.
+function todo.purge()
+  local function theirs(fields)
+    return string.sub(fields.r or '', 1, #ask.visitor) == ask.visitor
+  end
+  if ask.place == 'retries' then
+    local key = KEYS[RETRIES + ask.worth]
+    local first = tonumber(ask.after) or 0
+    local page = call('ZRANGE', key, first, first + ask.number - 1)
+    for _, member in ipairs(page) do
+      local fields = unpacked(member)
+      if theirs(fields) then
+        call('ZREM', key, member)
+        left(fields)
+        answer.dropped = answer.dropped + 1
+      end
+    end
+    if #page == ask.number then answer.after = tostring(first + #page - answer.dropped) end
+    return
+  end
+  local waits = ask.place == 'fresh'
+  local key = KEYS[waits and 1 + ask.worth or DEAD]
+  local after = ask.after
+  if after == '' then after = waits and call('HGET', KEYS[TOTALS], 'read' .. ask.worth) or '0-0' end
+  local page = call('XRANGE', key, '(' .. after, '+', 'COUNT', ask.number)
+  for _, entry in ipairs(page) do
+    local fields = fields_of(entry[2])
+    if theirs(fields) then
+      call('XDEL', key, entry[1])
+      if waits then
+        left(fields)
+        answer.dropped = answer.dropped + 1
+      end
+    end
+  end
+  if #page == ask.number then answer.after = page[#page][1] end
+end
+
 -- For people who look after the outbox. They are no process with an account: ask.me is empty.
 
 function todo.status()

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
+from convert_middleware.delivery.outbox import IN_DOUBT, MAX_BYTES, MAX_HITS, Counts, Entry
 from convert_middleware.delivery.receipt import Receipt
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.errors import OutboxError, UnansweredError
@@ -25,6 +25,7 @@ from convert_middleware.errors import OutboxError, UnansweredError
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
 MAX_DEAD: Final = 10_000  # dead letters kept, about
 PREFIX: Final = "convert"
+_PAGE: Final = 500  # hits looked at in one step; Redis serves nobody else meanwhile
 POLL: Final = 1.0  # seconds between two looks for what others left
 KEYS: Final = (
     "hits:0", "hits:1", "hits:2", "again", "retries:0", "retries:1", "retries:2",
@@ -148,14 +149,35 @@ class RedisOutbox:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         self._land(entry)
         self._dropped[reason] += 1
-        if reason != "ambiguous" and entry.receipt is not None:
-            self.lost.append(entry.receipt)  # what may have been counted must not be counted again
+        if reason not in IN_DOUBT and entry.receipt is not None:
+            self.lost.append(entry.receipt)
         self._show()
 
     async def retry(self, entry: Entry, due: float) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         async with self._alone():
             await self._put_back([(entry, due)])
+
+    async def purge(self, visitor: str) -> int:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`; the visitor's dead letters go, too."""
+        gone = 0
+        for place in ("fresh", "retries"):
+            for worth in range(3):
+                gone += await self._purge(visitor, place, worth)
+        await self._purge(visitor, "dead", 0)
+        return gone
+
+    async def _purge(self, visitor: str, place: str, worth: int) -> int:
+        gone = 0
+        after: str | None = ""
+        while after is not None:
+            async with self._alone():
+                answer = await self._step(
+                    "purge", place=place, worth=worth, after=after, number=_PAGE, visitor=f'["{visitor}",'
+                )
+            gone += answer.get("dropped", 0)
+            after = answer.get("after") if answer else after  # a page whose answer got lost is read again
+        return gone
 
     async def release(self) -> None:
         """Give back what was taken and certainly did not leave."""
@@ -322,7 +344,7 @@ class RedisOutbox:
             for entry in step.entries:
                 self._flying.pop(id(entry))
         for reason, many in (
-            ("overflow", answer["dropped"]),
+            ("withdrawn" if step.name == "purge" else "overflow", answer["dropped"]),
             ("interrupted", answer["interrupted"]),
             ("lease lost", len(answer["late"])),
         ):
@@ -333,7 +355,8 @@ class RedisOutbox:
             if row:
                 text, worth, accepted_at, attempts, waited, receipt = row
                 entry = Entry(text, int(worth), float(accepted_at), int(attempts), float(waited))
-                entry.receipt = _receipt_of(receipt)
+                entry.receipt = known = _receipt_of(receipt)
+                entry.visitor = known.visitor_id if known else ""
                 self._flying[id(entry)] = key, entry
                 self._found.append(entry)
             else:  # nobody gave a sign of life for so long that somebody else took it over

@@ -149,6 +149,15 @@ class ShelteredOutbox(MemoryOutbox):
             self._owed.append((entry, due))
             self._failed(_PUT, error, 0.0)
 
+    async def purge(self, visitor: str) -> int:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`.
+
+        Raises:
+            ConvertError: The store cannot work at the moment.
+        """
+        self._owed = [(entry, due) for entry, due in self._owed if entry.visitor != visitor]
+        return await super().purge(visitor) + await self.store.purge(visitor)
+
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         moments = [await super().next_due()]

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Final
 from weakref import WeakSet
 
-from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, Counts, Entry
+from convert_middleware.delivery.outbox import IN_DOUBT, MAX_BYTES, MAX_HITS, Counts, Entry
 from convert_middleware.delivery.sqlite_file import BUSY, is_broken, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
@@ -36,6 +36,7 @@ from convert_middleware.delivery.sqlite_step import (
     SACRIFICE,
     TAKE_BACK,
     VICTIMS_FIRST,
+    WITHDRAW,
     Flight,
     Step,
 )
@@ -45,6 +46,7 @@ __all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
 
 MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
+_RECEIPTS: Final = 1_000  # receipts kept before somebody looks which hits others took
 _VICTIMS: Final = 1000  # hits found together when room runs out; finding them reads the whole table
 _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
 
@@ -111,7 +113,7 @@ class SqliteOutbox:
         self._me = secrets.randbits(62)
         self._flying: dict[int, Flight] = {}
         self._ended: list[int] = []
-        self._buried: list[tuple[str, int, float, int, str, float]] = []
+        self._buried: list[tuple[str, int, float, int, str, float, str]] = []
         self._receipts: dict[int, object] = {}
         self._victims: deque[int] = deque()  # who goes next when room runs out, all of one worth
         self._victims_worth = 0
@@ -126,7 +128,10 @@ class SqliteOutbox:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         if not entries:
             return
-        rows = [(e.text, int(e.worth), e.accepted_at, 0.0, e.attempts, e.waited, self._me) for e in entries]
+        me = self._me
+        rows = [
+            (e.text, int(e.worth), e.accepted_at, 0.0, e.attempts, e.waited, e.visitor, me) for e in entries
+        ]
         with self._step("store hits") as step:
             step.connection.executemany(PUT, rows)
             step.gained += len(entries)
@@ -159,12 +164,12 @@ class SqliteOutbox:
                         execute(HOLD_FRESH, (me, fresh[0][0], fresh[-1][0]))
                     cursor = fresh[-1][0] if len(fresh) == room else _last_id(step.connection)
                     rows += fresh
-                step.leave(me, [(row[6], _size(row[1])) for row in rows])
+                step.leave(me, [(row[7], _size(row[1])) for row in rows])
                 step.held += len(rows)
                 receipts, file = self._receipts, self._file
                 flights = [
-                    Flight(row, file, Entry(text, worth, at, attempts, waited, receipts.get(row)))
-                    for row, text, worth, at, attempts, waited, _owner in rows
+                    Flight(row, file, Entry(text, worth, at, attempts, waited, visitor, receipts.get(row)))
+                    for row, text, worth, at, attempts, waited, visitor, _owner in rows
                 ]
                 step.started += flights
             self._cursor = cursor
@@ -182,7 +187,8 @@ class SqliteOutbox:
     async def bury(self, entry: Entry, reason: str) -> None:
         """Keep a hit in flight as a dead letter, which people may have sent again."""
         flying = self._land(entry)
-        letter = (entry.text, int(entry.worth), entry.accepted_at, entry.attempts, reason, self._clock())
+        now, at = self._clock(), entry.accepted_at
+        letter = (entry.text, int(entry.worth), at, entry.attempts, reason, now, entry.visitor)
         self._buried.append(letter)
         self._dead += 1
         self._show(flying)
@@ -191,13 +197,25 @@ class SqliteOutbox:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         flying = self._land(entry)
         self._dropped[reason] += 1
-        if reason != "ambiguous":  # what may have been counted must not be counted again
+        if reason not in IN_DOUBT:
             self._lose(entry.receipt)
         self._show(flying)
 
     async def retry(self, entry: Entry, due: float) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         self._put_back([(entry, due)])
+
+    async def purge(self, visitor: str) -> int:
+        """See :class:`~convert_middleware.delivery.outbox.Outbox`; the visitor's dead letters go, too."""
+        with self._step("drop what waits of a visitor") as step:
+            gone = step.connection.execute(WITHDRAW, (visitor,)).fetchall()
+            step.leave(self._me, [(owner, size) for _, owner, size in gone])
+            step.dropped["withdrawn"] += len(gone)
+            step.connection.execute("DELETE FROM dead WHERE visitor = ?", (visitor,))
+            self._victims.clear()
+        for row, _, _ in gone:
+            self._receipts.pop(row, None)
+        return len(gone)
 
     async def release(self, entries: Iterable[Entry] | None = None) -> None:
         """Give back what was taken and certainly did not leave; all that is in flight by default."""
@@ -300,6 +318,10 @@ class SqliteOutbox:
                 mine = waiting, size, ceded
             else:
                 others.append((key, held, alive_until))
+        if len(self._receipts) > 2 * mine[0] + _RECEIPTS:  # most are of hits that others took
+            rows = connection.execute("SELECT id FROM hits WHERE owner = ? AND holder IS NULL", (self._me,))
+            waiting = {row for (row,) in rows}
+            self._receipts = {row: each for row, each in self._receipts.items() if row in waiting}
         if self._ended:
             ended = [(row, self._me) for row in self._ended]
             connection.executemany("DELETE FROM hits WHERE id = ? AND holder = ?", ended)
@@ -422,6 +444,7 @@ class SqliteOutbox:
                 due,
                 entry.attempts,
                 entry.waited,
+                entry.visitor,
                 self._me,
             )
             row = execute(PUT, hit).lastrowid or 0

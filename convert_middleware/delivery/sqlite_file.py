@@ -19,7 +19,7 @@ from convert_middleware.errors import OutboxError, SettingsError, shown
 if sys.platform != "win32":  # there processes that start together on a broken file are on their own
     import fcntl
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 OLDEST_SQLITE: Final = (3, 35)  # the first with RETURNING
 BUSY: Final = 5.0  # seconds to wait for another process; it writes for milliseconds
 _APPLICATION: Final = 0x434F4E56  # "CONV" in the header of the file
@@ -33,7 +33,7 @@ BEGIN IMMEDIATE;
 CREATE TABLE hits (
     id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, worth INTEGER NOT NULL,
     accepted_at REAL NOT NULL, due REAL NOT NULL, attempts INTEGER NOT NULL, waited REAL NOT NULL,
-    owner INTEGER NOT NULL, holder INTEGER
+    owner INTEGER NOT NULL, visitor TEXT NOT NULL DEFAULT '', holder INTEGER
 );
 CREATE INDEX retries ON hits (due) WHERE due > 0;
 CREATE TABLE accounts (
@@ -42,7 +42,8 @@ CREATE TABLE accounts (
 );
 CREATE TABLE dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, worth INTEGER NOT NULL,
-    accepted_at REAL NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL, died_at REAL NOT NULL
+    accepted_at REAL NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL, died_at REAL NOT NULL,
+    visitor TEXT NOT NULL DEFAULT ''
 );
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {SCHEMA_VERSION};

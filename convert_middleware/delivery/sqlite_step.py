@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from convert_middleware.delivery.outbox import Entry
 
 PUT: Final = (
-    "INSERT INTO hits (text, worth, accepted_at, due, attempts, waited, owner) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO hits (text, worth, accepted_at, due, attempts, waited, visitor, owner) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 DUE: Final = (
-    "SELECT id, text, worth, accepted_at, attempts, waited, owner FROM hits "
+    "SELECT id, text, worth, accepted_at, attempts, waited, visitor, owner FROM hits "
     "WHERE due > 0 AND due <= ? AND holder IS NULL ORDER BY due LIMIT ?"
 )
 FRESH: Final = (
-    "SELECT id, text, worth, accepted_at, attempts, waited, owner FROM hits "
+    "SELECT id, text, worth, accepted_at, attempts, waited, visitor, owner FROM hits "
     "WHERE id > ? AND due = 0 AND holder IS NULL ORDER BY id LIMIT ?"
 )
 HOLD: Final = "UPDATE hits SET holder = ? WHERE id = ?"
@@ -35,7 +36,8 @@ RETRY: Final = (
     "UPDATE hits SET due = ?, attempts = ?, waited = ?, owner = ?, holder = NULL WHERE id = ? AND holder = ?"
 )
 BURY: Final = (
-    "INSERT INTO dead (text, worth, accepted_at, attempts, reason, died_at) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO dead (text, worth, accepted_at, attempts, reason, died_at, visitor) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 FORGET_DEAD: Final = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?"
 TAKE_BACK: Final = (
@@ -47,6 +49,9 @@ VICTIMS_FIRST: Final = (  # the least valuable; of these the retry that is due l
 )
 SACRIFICE: Final = (
     "DELETE FROM hits WHERE id = ? AND holder IS NULL RETURNING owner, length(CAST(text AS BLOB))"
+)
+WITHDRAW: Final = (
+    "DELETE FROM hits WHERE visitor = ? AND holder IS NULL RETURNING id, owner, length(CAST(text AS BLOB))"
 )
 TELL_OWNER: Final = (
     "UPDATE accounts SET waiting = waiting - ?, bytes = bytes - ?, ceded = ceded + ? WHERE id = ?"

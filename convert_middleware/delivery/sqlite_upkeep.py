@@ -35,7 +35,7 @@ _DEAD: Final = (
     "SELECT id, worth, accepted_at, died_at, attempts, reason, text FROM dead "
     "WHERE id > ? ORDER BY id LIMIT ?"
 )
-_RISE: Final = "DELETE FROM dead WHERE id = ? RETURNING text, worth, length(CAST(text AS BLOB))"
+_RISE: Final = "DELETE FROM dead WHERE id = ? RETURNING text, worth, visitor, length(CAST(text AS BLOB))"
 _OWE: Final = (
     "INSERT INTO accounts (id, alive_until, waiting, bytes) VALUES (?, 0, ?, ?) "
     "ON CONFLICT DO UPDATE SET waiting = waiting + excluded.waiting, bytes = bytes + excluded.bytes"
@@ -90,10 +90,10 @@ class SqliteUpkeep:
         risen = [(row,) for key in keys if (row := _row(key)) is not None]
         with self._writing("let dead letters wait again") as execute:
             found = [letter for row in risen for letter in execute(_RISE, row).fetchall()]
-            for text, worth, _ in found:
-                execute(PUT, (text, worth, now, 0.0, 0, 0.0, _NOBODY))
+            for text, worth, visitor, _ in found:
+                execute(PUT, (text, worth, now, 0.0, 0, 0.0, visitor, _NOBODY))
             if found:
-                execute(_OWE, (_NOBODY, len(found), sum(size for _, _, size in found)))
+                execute(_OWE, (_NOBODY, len(found), sum(size for *_, size in found)))
         return len(found)
 
     async def purge_dead(self) -> int:

@@ -134,7 +134,7 @@ def test_bots_are_not_looked_for_where_nobody_knows_them_or_something_else_exclu
 
 
 def test_only_what_a_visitor_says_denies_consent() -> None:
-    assert {reason for reason in Exclusion if reason.denies} == {"gpc", "dnt"}
+    assert {reason for reason in Exclusion if reason.denies} == {"gpc", "dnt", "consent denied"}
 
 
 def test_a_header_in_several_lines_is_read_as_one() -> None:

@@ -121,7 +121,7 @@ def test_a_file_of_another_version_is_left_alone_and_named(tmp_path: Path) -> No
         connection.execute("PRAGMA user_version = 7")
     before = path.read_bytes()
 
-    with pytest.raises(SettingsError, match="written in version 7 where this package writes 1; empty it"):
+    with pytest.raises(SettingsError, match="written in version 7 where this package writes 2; empty it"):
         SqliteOutbox(path)
     assert path.read_bytes() == before
 

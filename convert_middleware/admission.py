@@ -1,0 +1,154 @@
+"""Which requests are counted: the visitor's own signs first, then the site's rules, bots and consent.
+
+One decision a request, made when somebody first asks for state, with its reason counted and announced. It
+knows nothing of cookies' contents and of counting.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots, lookup
+from convert_middleware.cookie import find
+from convert_middleware.hooks import RequestExcluded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from convert_middleware.browser import AskConsent
+    from convert_middleware.hooks import Announcer
+
+    Headers = Sequence[tuple[bytes, bytes]]
+
+SLOW: Final = 0.05  # seconds; a consent callable runs while the visitor waits
+# Parts of header names and cookies without which nothing has to be read.
+_SIGNS: Final = (b"sec-gpc", b"dnt", b"purpose", b"x-moz")
+_MARKS: Final = (b"conv_prevent", b"convert_")
+
+
+class Admission:
+    """Decides whether a request is counted.
+
+    Args:
+        consent: The site's callable; None: nobody has to be asked.
+        exclude: The site's own rule: whether a request is left out; None: none.
+        honour_gpc: Whether ``Sec-GPC: 1`` counts as denied.
+        honour_dnt: Whether ``DNT: 1`` does.
+        exclude_bots: Whether known bots are left out, where the extra ``bots`` is installed.
+        announcer: Whom to tell.
+        timer: Returns seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        consent: AskConsent | None,
+        exclude: Callable[[RequestFacts], object] | None,
+        honour_gpc: bool,
+        honour_dnt: bool,
+        exclude_bots: bool,
+        announcer: Announcer,
+        timer: Callable[[], float],
+    ) -> None:
+        self._consent = consent
+        self._exclude = exclude
+        self._honour_gpc = honour_gpc
+        self._honour_dnt = honour_dnt
+        self._is_bot = load_bots() if exclude_bots else None
+        self._announcer = announcer
+        self._timer = timer
+        self._excluded: Counter[str] = Counter()
+        self.after_fork()
+        self.asks = consent is not None  # whether a visitor may withdraw on a page that records nothing
+
+    def after_fork(self) -> None:
+        """Begin in a forked child with a lock nobody holds."""
+        self._lock = threading.Lock()
+
+    def excluded(self, method: str, path: str, query: bytes, headers: Headers) -> Exclusion | None:
+        """Return why a request is not counted, or None; counted and announced.
+
+        Args:
+            method: Its method; ``"GET"`` for a WebSocket.
+            path: Its path, percent-decoded.
+            query: Its query string as it came.
+            headers: Its headers.
+        """
+        reason = self._reason(method, path, query, headers)
+        if reason is not None:
+            with self._lock:
+                self._excluded[reason.value] += 1
+            self._announcer.announce(RequestExcluded(reason=reason.value))
+        return reason
+
+    def counts(self) -> dict[str, int]:
+        """Return how many requests were left out, by reason."""
+        with self._lock:
+            return dict(self._excluded)
+
+    def _reason(self, method: str, path: str, query: bytes, headers: Headers) -> Exclusion | None:
+        if self._consent is None and self._exclude is None and not _says_something(query, headers):
+            return self._bot(headers)
+        facts = RequestFacts(method=method, path=path, query=query, get=lookup(headers), find=find)
+        if self._exclude is not None and self._leaves_out(facts):
+            return Exclusion.RULE
+        reason = exclusion(
+            facts, honour_gpc=self._honour_gpc, honour_dnt=self._honour_dnt, is_bot=self._is_bot
+        )
+        return reason or self._refusal(facts)
+
+    def _bot(self, headers: Headers) -> Exclusion | None:
+        if self._is_bot is not None:
+            for name, value in headers:
+                if len(name) == 10 and name.lower() == b"user-agent":
+                    return Exclusion.BOT if self._is_bot(value) else None
+        return None
+
+    def _leaves_out(self, facts: RequestFacts) -> bool:
+        assert self._exclude is not None  # noqa: S101 - for the type checker
+        try:
+            return bool(self._exclude(facts))
+        except Exception as error:  # noqa: BLE001 - a site's callable may raise anything; the page goes on
+            self._announcer.log(
+                logging.ERROR,
+                "exclude",
+                "exclude raised %s; the request is not counted.",
+                type(error).__name__,
+            )
+            return True
+
+    def _refusal(self, facts: RequestFacts) -> Exclusion | None:
+        began = self._timer()
+        consent, problem = decide(self._consent, facts)
+        took = self._timer() - began
+        if problem:
+            self._announcer.log(logging.ERROR, "consent", "consent %s; that counts as denied.", problem)
+        elif took > SLOW:
+            self._announcer.log(
+                logging.WARNING,
+                "slow consent",
+                "consent took %.0f ms, and the visitor waits for it.",
+                took * 1000,
+            )
+        if consent is Consent.GRANTED:
+            return None
+        return Exclusion.CONSENT_DENIED if consent is Consent.DENIED else Exclusion.CONSENT_UNKNOWN
+
+
+def _says_something(query: bytes, headers: Headers) -> bool:
+    """Tell cheaply whether anything in the request could exclude it, bots aside."""
+    if b"conv" in query:
+        return True
+    names = b"\n".join([name for name, _ in headers]).lower()
+    if any(sign in names for sign in _SIGNS):
+        return True
+    return any(
+        mark in value
+        for name, value in headers
+        if len(name) == 6 and name.lower() == b"cookie"
+        for mark in _MARKS
+        if b"conv_" in value
+    )
