@@ -1,8 +1,8 @@
 """Row 6: CPU time of a hit through the outboxes that outlive a process, against bare statements.
 
 Bare is, in batches of the same size, for SQLite one INSERT and one DELETE a hit with the same pragmas, one
-transaction a batch; for Redis one XADD and one XACK a hit, a pipeline a batch, and one XREADGROUP a batch. What
-the server does is not in the figures. Run alone: ``python -m benchmarks.outboxes``.
+transaction a batch; for Redis one XADD and one XACK a hit, a pipeline a batch, and one XREADGROUP a batch.
+What the server does is not in the figures. Run alone: ``python -m benchmarks.outboxes``.
 """
 
 from __future__ import annotations
