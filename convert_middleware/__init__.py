@@ -15,12 +15,14 @@ from convert_middleware.errors import (
 from convert_middleware.recorder import Recorder, current
 from convert_middleware.settings import Settings
 from convert_middleware.tracker import Stats, Tracker
+from convert_middleware.wsgi import ConvertWSGIMiddleware
 
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ConvertError",
     "ConvertMiddleware",
+    "ConvertWSGIMiddleware",
     "CookieOptions",
     "MemoryOutbox",
     "OutsideRequestError",

@@ -6,15 +6,13 @@ messages of the application pass untouched but for our headers on the one that s
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from convert_middleware.cookie import set_cookie
 from convert_middleware.errors import SettingsError
-from convert_middleware.hooks import CacheGuarded
 from convert_middleware.recorder import Page, Recorder, enter, leave
+from convert_middleware.response import INSTALLED, PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker
 
@@ -28,15 +26,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
-_INSTALLED: Final = (
-    "convert_middleware"  # key of the scope: (project, cookie name) of the doors passed so far
-)
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _SECURE: Final = frozenset({"https", "wss"})
 _INFORMATIONAL: Final = frozenset(range(100, 200))
-_PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})
 # What ends a response, and the key that says that more of the same follows.
 _ENDS: Final = {
     "http.response.body": "more_body",
@@ -79,26 +72,21 @@ class ConvertMiddleware:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        installed: tuple[tuple[int, bytes], ...] = scope.get(_INSTALLED, ())
+        installed: tuple[tuple[int, bytes], ...] = scope.get(INSTALLED, ())
         name = self._cookie_name
         if installed:
-            if any(project == self._project_id for project, _ in installed):
-                self._warn("twice", "ConvertMiddleware is installed twice; the inner one does nothing.")
+            other = cookie_name(self.tracker, installed)
+            if other is None:
                 await self.app(scope, receive, send)
                 return
-            if any(name == other for _, other in installed):
-                name = b"%b_%d" % (name, self._project_id)
-                self._warn("name", "Two projects share a cookie name; the inner one uses %s.", name.decode())
-        scope[_INSTALLED] = (*installed, (self._project_id, name))
+            name = other
+        scope[INSTALLED] = (*installed, (self._project_id, name))
         exchange = _Exchange(self.tracker, scope, send, name)
         try:
             await self.app(scope, receive, exchange.send)
         finally:
             exchange.finish()
-            scope[_INSTALLED] = installed
-
-    def _warn(self, kind: str, message: str, *args: object) -> None:
-        self.tracker.announcer.log(logging.WARNING, kind, message, *args)
+            scope[INSTALLED] = installed
 
     def _with_lifespan(self, send: Send) -> Send:
         """Start delivery when the application has started, drain before it is done."""
@@ -139,7 +127,7 @@ class _Exchange:
         self._send = send
         self._name = name
         self._started = self._trailers = False
-        self._presents = scope.get("method") not in _PRESENTS_NOTHING
+        self._presents = scope.get("method") not in PRESENTS_NOTHING
         # The page gets the headers and not the scope: that one leads back to the page, and so to a cycle.
         self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers") or ()
         load = partial(
@@ -199,17 +187,18 @@ class _Exchange:
             page.visitor  # noqa: B018 - who withdraws need not meet a page that records something
         if page.used:
             headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
-            message = {**message, "headers": headers}
             if not self._presents:
                 page.withhold()
-            try:
-                saved = page.to_save()
-                message["headers"] = self._with_our_headers(kind, status, headers, saved)
-            except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
-                saved = None
-                self._tracker.announcer.log(
-                    logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
-                )
+            headers, saved = begin_response(
+                self._tracker,
+                page,
+                self._name,
+                headers,
+                status=status,
+                secure=self._scope.get("scheme") in _SECURE,
+                keepable=kind != "websocket.accept",
+            )
+            message = {**message, "headers": headers}
         return message, saved
 
     def _came_known(self) -> bool:
@@ -226,30 +215,6 @@ class _Exchange:
                 page.withhold()
             self._tracker.send_news(page)
 
-    def _with_our_headers(self, kind: str, status: int, given: Headers, saved: Visitor | None) -> Headers:
-        headers = given.copy()
-        if saved is not None or self._page.deletes:
-            self._set_cookie(headers, saved)
-        if kind != "websocket.accept" and self._tracker.settings.cache_guard and guard(headers):
-            self._tracker.announcer.announce(CacheGuarded(status=status))
-        return headers
-
-    def _set_cookie(self, headers: Headers, saved: Visitor | None) -> None:
-        """Add our Set-Cookie header, unless the application has set a cookie of that name itself."""
-        name = self._name
-        if any(value.startswith(name + b"=") and key.lower() == b"set-cookie" for key, value in headers):
-            self._tracker.announcer.log(
-                logging.WARNING,
-                "own cookie",
-                "The application sets the cookie %s itself, so the visitor's state was not saved; "
-                "call forget() to delete it, or choose another cookie name.",
-                name.decode(),
-            )
-            return
-        text, max_age = self._tracker.write_cookie(saved) if saved is not None else (b"", 0)
-        attributes = self._tracker.cookie_attributes[self._scope.get("scheme") in _SECURE]
-        headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
-
 
 def _put(scope: Scope, recorder: Recorder) -> None:
     """Make the recorder ``request.state.convert``."""
@@ -265,63 +230,3 @@ def _put(scope: Scope, recorder: Recorder) -> None:
         if not isinstance(state, Mapping):
             return  # the server's own affair; current() works all the same
     scope["state"] = {**state, "convert": recorder}
-
-
-_OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
-_CLOSED: Final = frozenset({b"private", b"no-store"})
-_GUARD: Final = ((b"vary", b"Cookie"), (b"cache-control", b"private"))
-_FOR_CDNS: Final = (b"cdn-cache-control", b"surrogate-control")  # RFC 9213 lets caches obey these instead
-_FOR_NGINX: Final = b"x-accel-expires"  # nginx' proxy_cache_valid obeys it before all others; 0: do not keep
-
-
-def guard(headers: Headers) -> bool:
-    """Keep a response that is one visitor's own out of shared caches; return whether it was open to them.
-
-    ``Vary`` gets ``Cookie``; unless ``Cache-Control`` says ``private`` or ``no-store``, it gets ``private``
-    and loses what contradicts that (RFC 9111, section 5.2.2).
-
-    Args:
-        headers: The response's headers; changed in place.
-    """
-    names = b"\n".join([key for key, _ in headers]).lower()
-    # Nothing here that speaks of caches.
-    if b"vary" not in names and b"e-control" not in names and _FOR_NGINX not in names:
-        headers += _GUARD
-        return False
-    vary = [number for number, (key, _) in enumerate(headers) if key.lower() == b"vary"]
-    if not any(part in (b"*", b"cookie") for number in vary for part in _parts(headers[number][1])):
-        if vary:
-            key, value = headers[vary[-1]]
-            headers[vary[-1]] = key, value + b", Cookie" if value.strip() else b"Cookie"
-        else:
-            headers.append((b"vary", b"Cookie"))
-
-    was_open = False
-    for number, (key, value) in enumerate(headers):
-        if key.lower().endswith(_FOR_CDNS) and not _closed(value):
-            headers[number] = key, b"no-store"
-            was_open = True
-        elif key.lower() == _FOR_NGINX and value.strip() != b"0":
-            headers[number] = key, b"0"
-            was_open = True
-    control = [value for key, value in headers if key.lower() == b"cache-control"]
-    if any(_closed(value) for value in control):
-        return was_open
-    kept = [piece.strip() for value in control for piece in value.split(b",")]
-    kept = [piece for piece in kept if piece and _directive(piece) not in _OPEN]
-    headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
-    headers.append((b"cache-control", b", ".join([b"private", *kept])))
-    return was_open or bool(control)
-
-
-def _parts(value: bytes) -> Iterable[bytes]:
-    return [piece.strip().lower() for piece in value.split(b",")]
-
-
-def _directive(piece: bytes) -> bytes:
-    return piece.partition(b"=")[0].strip().lower()
-
-
-def _closed(value: bytes) -> bool:
-    """Tell whether shared caches may not keep it; ``private="field"`` speaks of that field only."""
-    return any(part in _CLOSED for part in _parts(value))

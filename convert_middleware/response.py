@@ -1,0 +1,155 @@
+"""The start of a response, whichever door it leaves through: the visitor's cookie and who may keep the page.
+
+Headers are lists of byte pairs as ASGI has them; it knows nothing of messages and servers.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from convert_middleware.cookie import set_cookie
+from convert_middleware.hooks import CacheGuarded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from convert_middleware.recorder import Page
+    from convert_middleware.tracker import Tracker
+    from convert_middleware.visitor import Visitor
+
+Headers = list[tuple[bytes, bytes]]
+
+PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})  # methods whose responses nobody looks at
+INSTALLED: Final = "convert_middleware"  # key of a request: (project, cookie name) of the doors passed so far
+
+
+def begin_response(
+    tracker: Tracker,
+    page: Page,
+    name: bytes,
+    given: Headers,
+    *,
+    status: int,
+    secure: bool,
+    keepable: bool = True,
+) -> tuple[Headers, Visitor | None]:
+    """Return the headers with ours, and the state in the visitor's cookie if it is there; never raises.
+
+    Args:
+        tracker: The engine.
+        page: The request's page, which somebody used.
+        name: Of the visitor's cookie.
+        given: The application's headers; not changed.
+        status: The response's status.
+        secure: Whether the request came encrypted.
+        keepable: Whether a cache could keep the response at all.
+    """
+    headers = given.copy()
+    try:
+        saved = page.to_save()
+        if saved is not None or page.deletes:
+            _set_cookie(tracker, name, headers, saved, secure=secure)
+        if keepable and tracker.settings.cache_guard and guard(headers):
+            tracker.announcer.announce(CacheGuarded(status=status))
+    except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
+        tracker.announcer.log(
+            logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
+        )
+        return given, None
+    return headers, saved
+
+
+def _set_cookie(
+    tracker: Tracker, name: bytes, headers: Headers, saved: Visitor | None, *, secure: bool
+) -> None:
+    """Add our Set-Cookie header, unless the application has set a cookie of that name itself."""
+    if any(value.startswith(name + b"=") and key.lower() == b"set-cookie" for key, value in headers):
+        tracker.announcer.log(
+            logging.WARNING,
+            "own cookie",
+            "The application sets the cookie %s itself, so the visitor's state was not saved; "
+            "call forget() to delete it, or choose another cookie name.",
+            name.decode(),
+        )
+        return
+    text, max_age = tracker.write_cookie(saved) if saved is not None else (b"", 0)
+    headers.append((b"set-cookie", set_cookie(name, text, max_age, tracker.cookie_attributes[secure])))
+
+
+def cookie_name(tracker: Tracker, installed: Iterable[tuple[int, bytes]]) -> bytes | None:
+    """Return the name that a door's cookie has, None if a door of this project was passed already.
+
+    Args:
+        tracker: The door's engine.
+        installed: Project and cookie name of the doors that the request passed.
+    """
+    name, project_id, warn = tracker.settings.cookie.name.encode(), tracker.project_id, tracker.announcer.log
+    if any(project == project_id for project, _ in installed):
+        warn(logging.WARNING, "twice", "ConvertMiddleware is installed twice; the inner one does nothing.")
+        return None
+    if any(name == other for _, other in installed):
+        name = b"%b_%d" % (name, project_id)
+        message = "Two projects share a cookie name; the inner one uses %s."
+        warn(logging.WARNING, "name", message, name.decode())
+    return name
+
+
+_OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
+_CLOSED: Final = frozenset({b"private", b"no-store"})
+_GUARD: Final = ((b"vary", b"Cookie"), (b"cache-control", b"private"))
+_FOR_CDNS: Final = (b"cdn-cache-control", b"surrogate-control")  # RFC 9213 lets caches obey these instead
+_FOR_NGINX: Final = b"x-accel-expires"  # nginx' proxy_cache_valid obeys it before all others; 0: do not keep
+
+
+def guard(headers: Headers) -> bool:
+    """Keep a response that is one visitor's own out of shared caches; return whether it was open to them.
+
+    ``Vary`` gets ``Cookie``; unless ``Cache-Control`` says ``private`` or ``no-store``, it gets ``private``
+    and loses what contradicts that (RFC 9111, section 5.2.2).
+
+    Args:
+        headers: The response's headers; changed in place.
+    """
+    names = b"\n".join([key for key, _ in headers]).lower()
+    # Nothing here that speaks of caches.
+    if b"vary" not in names and b"e-control" not in names and _FOR_NGINX not in names:
+        headers += _GUARD
+        return False
+    vary = [number for number, (key, _) in enumerate(headers) if key.lower() == b"vary"]
+    if not any(part in (b"*", b"cookie") for number in vary for part in _parts(headers[number][1])):
+        if vary:
+            key, value = headers[vary[-1]]
+            headers[vary[-1]] = key, value + b", Cookie" if value.strip() else b"Cookie"
+        else:
+            headers.append((b"vary", b"Cookie"))
+
+    was_open = False
+    for number, (key, value) in enumerate(headers):
+        if key.lower().endswith(_FOR_CDNS) and not _closed(value):
+            headers[number] = key, b"no-store"
+            was_open = True
+        elif key.lower() == _FOR_NGINX and value.strip() != b"0":
+            headers[number] = key, b"0"
+            was_open = True
+    control = [value for key, value in headers if key.lower() == b"cache-control"]
+    if any(_closed(value) for value in control):
+        return was_open
+    kept = [piece.strip() for value in control for piece in value.split(b",")]
+    kept = [piece for piece in kept if piece and _directive(piece) not in _OPEN]
+    headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
+    headers.append((b"cache-control", b", ".join([b"private", *kept])))
+    return was_open or bool(control)
+
+
+def _parts(value: bytes) -> Iterable[bytes]:
+    return [piece.strip().lower() for piece in value.split(b",")]
+
+
+def _directive(piece: bytes) -> bytes:
+    return piece.partition(b"=")[0].strip().lower()
+
+
+def _closed(value: bytes) -> bool:
+    """Tell whether shared caches may not keep it; ``private="field"`` speaks of that field only."""
+    return any(part in _CLOSED for part in _parts(value))

@@ -1,0 +1,263 @@
+"""The WSGI door: ConvertWSGIMiddleware around any WSGI application (PEP 3333).
+
+It knows the interface between servers and applications and nothing of counting. Everything of a request lives
+in objects of its own; what the application returns passes untouched but for our headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextvars import copy_context
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
+
+from convert_middleware.errors import SettingsError
+from convert_middleware.recorder import Loaded, Page, Recorder, enter
+from convert_middleware.response import INSTALLED, PRESENTS_NOTHING, Headers, begin_response, cookie_name
+from convert_middleware.settings import Options, Settings
+from convert_middleware.tracker import Tracker
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from convert_middleware.visitor import Visitor
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+Environ = dict[str, Any]
+Write = Callable[[bytes], object]
+R = TypeVar("R")
+
+_HEADER: Final = "HTTP_"
+_PLACE: Final = frozenset({"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"})
+
+
+class StartResponse(Protocol):
+    """What a server hands to an application to begin its response with."""
+
+    def __call__(  # noqa: D102 - said above
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Write: ...
+
+
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class ConvertWSGIMiddleware:
+    """Tracks what the handlers of a WSGI application record.
+
+    The recorder is ``environ["convert"]`` and :func:`~convert_middleware.current`.
+
+    Args:
+        app: The application.
+        tracker: A tracker to share with other doors; no further option may be given then.
+        options: See :class:`~convert_middleware.settings.Settings`; what is not given is read from the
+            environment.
+
+    Raises:
+        SettingsError: An option is missing or impossible.
+    """
+
+    def __init__(self, app: App, *, tracker: Tracker | None = None, **options: Unpack[Options]) -> None:
+        if tracker is not None and options:
+            raise SettingsError(next(iter(options)), "cannot be given together with tracker=: it has its own")
+        self.app = app
+        self.tracker = Tracker(Settings.from_env(**options)) if tracker is None else tracker
+        self._cookie_name = self.tracker.settings.cookie.name.encode()
+        self._project_id = self.tracker.project_id
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        installed: tuple[tuple[int, bytes], ...] = environ.get(INSTALLED, ())
+        name: bytes | None = self._cookie_name
+        if installed:
+            name = cookie_name(self.tracker, installed)
+        if name is None:
+            return self.app(environ, start_response)
+        environ[INSTALLED] = (*installed, (self._project_id, name))
+        return _Exchange(self.tracker, environ, start_response, name).run(self.app, environ)
+
+
+class _Exchange:
+    """One request and its response."""
+
+    __slots__ = (
+        "_busy",
+        "_came_known",
+        "_context",
+        "_name",
+        "_page",
+        "_presents",
+        "_secure",
+        "_start_response",
+        "_started",
+        "_tracker",
+    )
+
+    def __init__(
+        self, tracker: Tracker, environ: Environ, start_response: StartResponse, name: bytes
+    ) -> None:
+        self._name = name
+        self._tracker = tracker
+        self._start_response = start_response
+        self._presents = environ.get("REQUEST_METHOD") not in PRESENTS_NOTHING
+        self._secure = environ.get("wsgi.url_scheme") == "https"
+        self._came_known = name.decode() in environ.get("HTTP_COOKIE", "")
+        # Read when somebody asks for state; by then the application may have changed its environ.
+        asked = {key: value for key, value in environ.items() if key.startswith(_HEADER) or key in _PLACE}
+        self._page = Page(tracker, partial(_meet, tracker, name, asked))
+        recorder = Recorder(self._page)
+        environ["convert"] = recorder
+        # Iterating may go on in another thread or greenlet, where current() has to work as well.
+        self._started = False
+        self._busy = 0  # the thread that runs the application now
+        self._context = copy_context()
+        self._context.run(enter, recorder)
+
+    def run(self, app: App, environ: Environ) -> Iterable[bytes]:
+        """Call the application and return what it returned, watched if it can be."""
+        try:
+            body = self.inside(app, environ, self.start)
+        except BaseException:
+            self.complete(shown=False)
+            raise
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper):
+            self.complete(shown=True)  # the server knows it by its type and sends it in its own way
+            return body
+        return _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
+
+    def inside(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Call something of the application where ``current()`` is this request's recorder."""
+        if not self._busy:
+            return self._context.run(self._alone, function, *arguments)
+        if self._busy == get_ident():  # called from within itself
+            return function(*arguments)
+        return self._context.copy().run(function, *arguments)  # in two threads at once
+
+    def _alone(self, function: Callable[..., R], *arguments: Any) -> R:
+        self._busy = get_ident()
+        try:
+            return function(*arguments)
+        finally:
+            self._busy = 0
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
+        """Begin the response with our headers."""
+        saved: Visitor | None = None
+        page = self._page
+        self._started = True
+        code = int(status[:3]) if status[:3].isdigit() else 0
+        self._presents = self._presents and code != 304
+        if self._tracker.asks_consent and self._came_known and not page.used:
+            page.visitor  # noqa: B018 - who withdraws need not meet a page that records something
+        if page.used:
+            if not self._presents:
+                page.withhold()
+            given: Headers = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers]
+            ours, saved = begin_response(
+                self._tracker, page, self._name, given, status=code, secure=self._secure
+            )
+            headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in ours]
+        if exc_info is None:
+            write = self._start_response(status, headers)
+        else:
+            write = self._start_response(status, headers, exc_info)
+        if saved is not None:
+            page.saved(saved)
+        return partial(self._write, write)
+
+    def _write(self, write: Write, data: bytes) -> None:
+        write(data)
+        self.show()
+
+    def show(self) -> None:
+        """Take note that something of the body is on its way to the visitor."""
+        self._page.shown = self._presents
+
+    def complete(self, *, shown: bool) -> None:
+        """Take note that the response is over.
+
+        Args:
+            shown: Whether it reached the visitor, as far as anybody knows.
+        """
+        page = self._page
+        if shown and self._started:
+            self.show()
+        page.ended = True  # first, so that what a thread records from here on leaves by itself
+        if page.dirty:
+            page.dirty = False
+            if not page.shown:
+                page.withhold()
+            self._tracker.send_news(page)
+
+
+class _Body:
+    """What the application returned, watched on its way; no generator, so that nothing runs ahead of it."""
+
+    def __init__(self, exchange: _Exchange, body: Iterable[bytes]) -> None:
+        self._exchange = exchange
+        self._body = body
+        self._chunks: Iterator[bytes] | None = None
+        self._failed = self._over = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        exchange = self._exchange
+        try:
+            if self._chunks is None:
+                self._chunks = exchange.inside(iter, self._body)
+            chunk: bytes = exchange.inside(next, self._chunks)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._failed = True
+            raise
+        if chunk:
+            exchange.show()
+        return chunk
+
+    def close(self) -> None:
+        """Close what the application returned; the response is over."""
+        close = getattr(self._body, "close", None)
+        try:
+            if close is not None:
+                self._exchange.inside(close)
+        finally:
+            self._complete()
+
+    def __del__(self) -> None:  # of a server that does not close
+        if not self._over:
+            self._complete()
+
+    def _complete(self) -> None:
+        self._over = True
+        self._exchange.complete(shown=not self._failed)
+
+
+class _SizedBody(_Body):
+    """The same of a list, whose length servers use."""
+
+    def __len__(self) -> int:
+        assert isinstance(self._body, Sized)  # noqa: S101 - it was looked at
+        return len(self._body)
+
+
+def _meet(tracker: Tracker, name: bytes, asked: dict[str, str]) -> Loaded:
+    """Return what a request begins with; WSGI has bytes as text of latin-1."""
+    headers = [
+        (key.removeprefix(_HEADER).replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+        for key, value in asked.items()
+        if key.startswith(_HEADER)
+    ]
+    path = asked.get("SCRIPT_NAME", "") + asked.get("PATH_INFO", "")
+    return tracker.meet(
+        name,
+        asked.get("REQUEST_METHOD", "GET"),
+        path.encode("latin-1").decode(errors="replace"),
+        asked.get("QUERY_STRING", "").encode("latin-1"),
+        headers,
+    )
