@@ -1,0 +1,177 @@
+"""One run: chaos for some seconds, quiet until everything is sent, and the reckoning.
+
+The reckoning goes by the server's own log and by what visitors were answered. What the processes tell of
+themselves is only held against it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, fields
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.chaos.collector import DEAD, DOUBT, REFUSED, TAKEN, Collector
+from tests.chaos.crowd import Crowd, Recorded, Visitors
+from tests.chaos.stores import Left, Store, left_in, opened, status_of
+
+if TYPE_CHECKING:
+    from tests.chaos.told import Told
+
+YOUNG: Final = 0.1  # seconds before it is killed in which a process may lose what it recorded
+_QUIET: Final = 60.0  # seconds that sending the rest may take
+CROWDS: Final = {
+    "sqlite": {"sites": 1, "processes": 4, "workers": 0},
+    "redis": {"sites": 2, "processes": 2, "workers": 2},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What came of a run; ``recorded`` is the sum of the six that follow it.
+
+    Attributes:
+        seed: Of the dice.
+        kills: Processes that were killed.
+        recorded: Hits whose page was answered 200.
+        delivered: The server answered 200.
+        dead: The server answered that it never takes them.
+        ambiguous: The server reset or stalled; dropped, because they may have been counted.
+        interrupted: Held by a process when it was killed, and not seen by the server or refused.
+        young: Recorded at most 0.1 s before their process was killed, and gone. A visitor may read an answer
+            after that.
+        missing: Gone without any of these excuses.
+        twice: Sent again although the server may have counted them.
+        left: Still waiting in the outbox at the end.
+        counted: Hits that a survivor counts as interrupted, also those the server has seen.
+        retried: Attempts that the server refused.
+        untold: Ends of hits in the server's log which no process told, beyond those of interrupted hits.
+        invented: Ends of hits that processes told, beyond those in the server's log.
+        oldest: Milliseconds before the kill that the oldest of the young was recorded.
+    """
+
+    seed: int
+    kills: int
+    recorded: int
+    delivered: int
+    dead: int
+    ambiguous: int
+    interrupted: int
+    young: int
+    missing: int
+    twice: int
+    left: int
+    counted: int
+    retried: int
+    untold: int
+    invented: int
+    oldest: int
+
+    @property
+    def right(self) -> bool:
+        """Tell whether nothing was lost or counted twice, and the accounts are true."""
+        return not (self.missing or self.twice or self.left or self.untold or self.invented)
+
+
+def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
+    """Let chaos loose.
+
+    Args:
+        seed: Of the dice.
+        kind: Of the outbox: "sqlite" or "redis".
+        seconds: How long there is load.
+        patience: See :class:`~tests.chaos.collector.Collector`.
+    """
+    dice = Random(seed)
+    with opened(kind) as store, Collector(Random(dice.random()), patience) as server:
+        with Crowd(store.url, server.endpoint, **CROWDS[kind]) as crowd:
+            with Visitors(crowd.addresses()) as visitors:
+                end = time.monotonic() + seconds
+                while (now := time.monotonic()) < end:
+                    time.sleep(min(dice.uniform(0.2, 1.2), end - now))
+                    crowd.kill_one(dice)
+                    crowd.tend()
+            server.calm()
+            left = _quiet(store)
+            crowd.stop()
+            told = crowd.told()
+        return reckon(seed, visitors.log, crowd.dead, server.log(), left, left_in(store), told, kind=kind)
+
+
+def _quiet(store: Store) -> int:
+    """Wait until nothing waits, and return how many hits do nevertheless."""
+    deadline = time.monotonic() + _QUIET
+    while (waiting := status_of(store).waiting) and time.monotonic() < deadline:
+        time.sleep(0.05)  # what other processes do cannot be waited for otherwise
+    return waiting
+
+
+def reckon(
+    seed: int,
+    recorded: list[Recorded],
+    killed: dict[int, float],
+    log: dict[int, list[str]],
+    waiting: int,
+    left: Left,
+    told: Told,
+    *,
+    kind: str,
+) -> Figures:
+    """Say of each hit what became of it."""
+    lasts = {number: done[-1] for number, done in log.items()}
+    fate: dict[str, list[Recorded]] = {name: [] for name in (TAKEN, DEAD, DOUBT, "left", "young", "missing")}
+    in_doubt = set(left.in_doubt)
+    for each in recorded:
+        last = lasts.get(each.number, REFUSED)
+        if last != REFUSED:
+            fate[last].append(each)
+        elif each.number in in_doubt:
+            fate["left"].append(each)
+        elif each.at > killed.get(each.pid, math.inf) - YOUNG and each.number not in log:
+            fate["young"].append(each)
+        else:
+            fate["missing"].append(each)
+    ends = {
+        "delivered": sum(last == TAKEN for last in lasts.values()),
+        "dead": sum(last == DEAD for last in lasts.values()),
+        "ambiguous": sum(last == DOUBT for last in lasts.values()),
+    }
+    gaps = {name: number - told.ends[name] for name, number in ends.items()}
+    # Who is killed between an end and telling of it leaves the hit in doubt. Reports of workers come late.
+    excused = sum(lasts.get(number, REFUSED) != REFUSED for number in in_doubt)
+    untold = max(0, sum(gap for gap in gaps.values() if gap > 0) - excused) if kind == "sqlite" else 0
+    return Figures(
+        seed=seed,
+        kills=len(killed),
+        recorded=len(recorded),
+        delivered=len(fate[TAKEN]),
+        dead=len(fate[DEAD]),
+        ambiguous=len(fate[DOUBT]),
+        interrupted=len(fate["left"]),
+        young=len(fate["young"]),
+        missing=len(fate["missing"]),
+        twice=sum(any(each != REFUSED for each in done[:-1]) for done in log.values()),
+        left=waiting,
+        counted=left.interrupted,
+        retried=sum(done.count(REFUSED) for done in log.values()),
+        untold=untold,
+        invented=sum(-gap for gap in gaps.values() if gap < 0),
+        oldest=round(1000 * max((killed[each.pid] - each.at for each in fate["young"]), default=0)),
+    )
+
+
+def table(figures: list[Figures]) -> str:
+    """Return a line for each run, and one for all."""
+    names = [field.name for field in fields(Figures)]
+    rows: list[list[Any]] = [[getattr(each, name) for name in names] for each in figures]
+    total = [
+        "all",
+        *[sum(column) for column in list(zip(*rows, strict=True))[1:-1]],
+        max(r[-1] for r in rows),
+    ]
+    texts = [[str(cell) for cell in row] for row in (names, *rows, total)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in texts
+    )
