@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.errors import SettingsError
 from convert_middleware.recorder import Page, Recorder, enter, leave
-from convert_middleware.response import INSTALLED, PRESENTS_NOTHING, Headers, begin_response, cookie_name
+from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker
 
@@ -27,6 +27,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_INSTALLED: Final = (
+    "convert_middleware"  # key of the scope: (project, cookie name) of the doors passed so far
+)
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _SECURE: Final = frozenset({"https", "wss"})
 _INFORMATIONAL: Final = frozenset(range(100, 200))
@@ -72,7 +75,7 @@ class ConvertMiddleware:
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        installed: tuple[tuple[int, bytes], ...] = scope.get(INSTALLED, ())
+        installed: tuple[tuple[int, bytes], ...] = scope.get(_INSTALLED, ())
         name = self._cookie_name
         if installed:
             other = cookie_name(self.tracker, installed)
@@ -80,13 +83,13 @@ class ConvertMiddleware:
                 await self.app(scope, receive, send)
                 return
             name = other
-        scope[INSTALLED] = (*installed, (self._project_id, name))
+        scope[_INSTALLED] = (*installed, (self._project_id, name))
         exchange = _Exchange(self.tracker, scope, send, name)
         try:
             await self.app(scope, receive, exchange.send)
         finally:
             exchange.finish()
-            scope[INSTALLED] = installed
+            scope[_INSTALLED] = installed
 
     def _with_lifespan(self, send: Send) -> Send:
         """Start delivery when the application has started, drain before it is done."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})  # methods whose responses nobody looks at
-INSTALLED: Final = "convert_middleware"  # key of a request: (project, cookie name) of the doors passed so far
 
 
 def begin_response(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
 from convert_middleware.recorder import Loaded, Page, Recorder, enter
-from convert_middleware.response import INSTALLED, PRESENTS_NOTHING, Headers, begin_response, cookie_name
+from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker
 
@@ -29,6 +29,7 @@ Environ = dict[str, Any]
 Write = Callable[[bytes], object]
 R = TypeVar("R")
 
+_INSTALLED: Final = "convert_middleware.doors"  # (project, cookie name) of the doors passed so far
 _HEADER: Final = "HTTP_"
 _PLACE: Final = frozenset({"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"})
 
@@ -69,13 +70,13 @@ class ConvertWSGIMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        installed: tuple[tuple[int, bytes], ...] = environ.get(INSTALLED, ())
+        installed: tuple[tuple[int, bytes], ...] = environ.get(_INSTALLED, ())
         name: bytes | None = self._cookie_name
         if installed:
             name = cookie_name(self.tracker, installed)
         if name is None:
             return self.app(environ, start_response)
-        environ[INSTALLED] = (*installed, (self._project_id, name))
+        environ[_INSTALLED] = (*installed, (self._project_id, name))
         return _Exchange(self.tracker, environ, start_response, name).run(self.app, environ)
 
 
@@ -89,6 +90,7 @@ class _Exchange:
         "_name",
         "_page",
         "_presents",
+        "_saved",
         "_secure",
         "_start_response",
         "_started",
@@ -111,6 +113,7 @@ class _Exchange:
         environ["convert"] = recorder
         # Iterating may go on in another thread or greenlet, where current() has to work as well.
         self._started = False
+        self._saved: Visitor | None = None
         self._busy = 0  # the thread that runs the application now
         self._context = copy_context()
         self._context.run(enter, recorder)
@@ -164,8 +167,7 @@ class _Exchange:
             write = self._start_response(status, headers)
         else:
             write = self._start_response(status, headers, exc_info)
-        if saved is not None:
-            page.saved(saved)
+        self._saved = saved  # unless the application starts again before anything went out
         return partial(self._write, write)
 
     def _write(self, write: Write, data: bytes) -> None:
@@ -175,6 +177,9 @@ class _Exchange:
     def show(self) -> None:
         """Take note that something of the body is on its way to the visitor."""
         self._page.shown = self._presents
+        if self._saved is not None:
+            self._page.saved(self._saved)
+            self._saved = None
 
     def complete(self, *, shown: bool) -> None:
         """Take note that the response is over.
