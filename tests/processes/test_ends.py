@@ -44,14 +44,6 @@ def test_a_hit_in_an_exit_handler_that_runs_after_ours_is_refused_and_said(
     assert end.err.count("A hit was refused: the tracker is closed.") == 1
 
 
-def test_a_hit_in_an_exit_handler_makes_no_alarm(tracking_server: TrackingServer) -> None:
-    end = ended_well(tracking_server, "atexit.register(reach, 1, 2, 3)")
-
-    assert goals(tracking_server) == ["1", "2", "3"]
-    assert "ERROR" not in end.err
-    assert "WARNING" not in end.err
-
-
 def test_a_flush_in_an_exit_handler_returns_and_what_waits_is_delivered(
     tracking_server: TrackingServer,
 ) -> None:
