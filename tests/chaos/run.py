@@ -49,6 +49,7 @@ class Figures:
         untold: Ends of hits in the server's log which no process told, beyond those of interrupted hits.
         invented: Ends of hits that processes told, beyond those in the server's log.
         oldest: Milliseconds before the kill that the oldest of the young was recorded.
+        traces: What is known of the missing.
     """
 
     seed: int
@@ -67,6 +68,7 @@ class Figures:
     untold: int
     invented: int
     oldest: int
+    traces: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -158,12 +160,17 @@ def reckon(
         untold=untold,
         invented=sum(-gap for gap in gaps.values() if gap < 0),
         oldest=round(1000 * max((killed[each.pid] - each.at for each in fate["young"]), default=0)),
+        traces=tuple(
+            f"{each.number}: killed {1000 * (killed.get(each.pid, math.inf) - each.at):.0f} ms later, "
+            f"server {log.get(each.number)}"
+            for each in fate["missing"]
+        ),
     )
 
 
 def table(figures: list[Figures]) -> str:
     """Return a line for each run, and one for all."""
-    names = [field.name for field in fields(Figures)]
+    names = [field.name for field in fields(Figures)][:-1]  # traces are no figures
     rows: list[list[Any]] = [[getattr(each, name) for name in names] for each in figures]
     total = [
         "all",
