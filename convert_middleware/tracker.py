@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from convert_middleware.admission import Admission
 from convert_middleware.browser import VISITOR_COOKIE, read_state
+from convert_middleware.composer import Composer
 from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, find
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
 from convert_middleware.delivery.senders.choose import make_sender
@@ -111,10 +112,10 @@ class Tracker:
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
         self._ledger = Ledger()
+        limit = MAX_URL - 1 - len(f"{endpoint}?")
+        composer = Composer(self.customer_id, self.project_id, limit, outbox, self.announcer)
         self._writer = Writer(
-            self.customer_id,
-            self.project_id,
-            MAX_URL - 1 - len(f"{endpoint}?"),
+            composer.compose,
             self._ledger,
             outbox,
             self.announcer,

@@ -1,8 +1,8 @@
-"""From what visitors did to the hits that tell of it.
+"""What visitors did, until it is known who was first and hits are composed of it.
 
-The writer asks the ledger who was first, has the wire write the text and offers it to the outbox. Requests
-leave their news here and go on; the delivery thread has them written, many at a time. Where machines share a
-ledger it is asked there, too. The writer knows nothing of requests and cookies, and time is handed in.
+Requests leave their news here and go on; the delivery thread has them written, many at a time. The ledger of
+the process is asked who was first or, where machines share one, that. The writer knows nothing of requests,
+cookies and what stands in a hit; time is handed in.
 """
 
 from __future__ import annotations
@@ -14,27 +14,15 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery import Entry, Receipt, Worth
+from convert_middleware.delivery import Receipt
 from convert_middleware.errors import ConvertError
-from convert_middleware.hooks import (
-    Announcer,
-    ExposureRecorded,
-    GoalReached,
-    HistoryLeftOut,
-    HitDropped,
-    HitFlushed,
-    TransactionRecorded,
-    visitor_hash,
-)
-from convert_middleware.model import Transaction
+from convert_middleware.hooks import Announcer, HitDropped
 from convert_middleware.visitor import News
-from convert_middleware.wire import fit, queries, query
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from convert_middleware.delivery import Ledger, MemoryOutbox
-    from convert_middleware.model import Hit
 
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
 MOST_ASKED: Final = 10_000  # as many may wait for the answer of a shared ledger
@@ -70,9 +58,7 @@ class Writer:
     """Writes hits.
 
     Args:
-        customer_id: The customer.
-        project_id: The project.
-        limit: Bytes that a query string may have.
+        compose: Offers the hits that tell of news to the outbox.
         ledger: Who was first in this process.
         outbox: Where hits wait; what it lost finally is made good with the visitor's next news.
         announcer: Whom to tell.
@@ -81,17 +67,13 @@ class Writer:
 
     def __init__(
         self,
-        customer_id: int,
-        project_id: int,
-        limit: int,
+        compose: Callable[[News, Receipt | None, float], None],
         ledger: Ledger,
         outbox: MemoryOutbox,
         announcer: Announcer,
         shared: SharedLedger | None = None,
     ) -> None:
-        self._customer_id = customer_id
-        self._project_id = project_id
-        self._limit = limit
+        self._compose = compose
         self._ledger = ledger
         self._outbox = outbox
         self._announcer = announcer
@@ -266,7 +248,7 @@ class Writer:
                     if claim((visitor_id, "transaction", each.transaction_id), now)
                 ]
             owed = self._ledger.make_good(visitor_id, now)
-            self._write(News(visitor, experiments, goals, transactions), owed, now)
+            self._compose(News(visitor, experiments, goals, transactions), owed, now)
         except Exception as error:  # noqa: BLE001 - the others must not suffer; the loss is said
             self._say_lost(error)
 
@@ -281,7 +263,7 @@ class Writer:
             for claim in granted.claims():
                 self._ledger.claim(claim, now)  # for times when the process has to decide alone
             transactions = [each for each in news.transactions if each.transaction_id in paid]
-            self._write(News(news.visitor, granted.experiments, granted.goals, transactions), owed, now)
+            self._compose(News(news.visitor, granted.experiments, granted.goals, transactions), owed, now)
         except Exception as error:  # noqa: BLE001 - as above
             self._say_lost(error)
 
@@ -289,96 +271,6 @@ class Writer:
         self._announcer.log(
             logging.ERROR, "news", "Tracking failed and a page's records are lost: %s.", type(error).__name__
         )
-
-    def _write(self, news: News, owed: Receipt | None, now: float) -> None:
-        if self._announcer.active:
-            self._announce(news)
-        visitor_id = news.visitor.visitor_id
-        if owed is not None:
-            news = _with_owed(news, owed)
-        for number, text in enumerate(queries(news, self._customer_id, self._project_id)):
-            if len(text) > self._limit:
-                self._write_in_parts(news.hits(self._customer_id, self._project_id)[number], visitor_id, now)
-                continue
-            first = number == 0
-            self._offer(
-                text,
-                visitor_id,
-                tuple(news.experiments) if first else (),
-                tuple(news.goals) if first else (),
-                news.transactions[number] if news.transactions else None,
-                now,
-            )
-
-    def _write_in_parts(self, hit: Hit, visitor_id: str, now: float) -> None:
-        """Write a hit that is too long for one request; see :func:`~convert_middleware.wire.fit`."""
-        parts, left_out = fit(hit, self._limit)
-        for part in parts:
-            new = part.exposures[: part.new_exposures]
-            self._offer(
-                query(part),
-                visitor_id,
-                tuple([exposure.experiment_id for exposure in new]),
-                part.goals[: part.new_goals],
-                part.transaction,
-                now,
-            )
-        if left_out:
-            self._announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
-
-    def _offer(
-        self,
-        text: str,
-        visitor_id: str,
-        experiments: tuple[int, ...],
-        goals: tuple[int, ...],
-        paid: Transaction | None,
-        now: float,
-    ) -> None:
-        worth = Worth.REVENUE if paid else Worth.GOAL if goals else Worth.EXPOSURE
-        transactions = ((paid.transaction_id, paid),) if paid else ()
-        receipt = Receipt(visitor_id, experiments, goals, transactions)
-        self._outbox.offer(Entry(text, worth, now, visitor=visitor_id, receipt=receipt))
-        if self._announcer.active:
-            self._announcer.announce(
-                HitFlushed(
-                    visitor=visitor_hash(visitor_id),
-                    new_exposures=len(experiments),
-                    new_goals=len(goals),
-                    transaction=paid is not None,
-                )
-            )
-
-    def _announce(self, news: News) -> None:
-        announce = self._announcer.announce
-        visitor = visitor_hash(news.visitor.visitor_id)
-        for key in news.experiments:
-            variation_id = news.visitor.variation(key) or 0
-            announce(ExposureRecorded(visitor=visitor, experiment_id=key, variation_id=variation_id))
-        for goal_id in news.goals:
-            announce(GoalReached(visitor=visitor, goal_id=goal_id))
-        for each in news.transactions:
-            announce(
-                TransactionRecorded(
-                    visitor=visitor,
-                    goal_ids=each.goals,
-                    transaction_id=each.transaction_id,
-                    value=each.value,
-                    products=each.products,
-                )
-            )
-
-
-def _with_owed(news: News, owed: Receipt) -> News:
-    """Return the news with what an earlier hit could not tell, as far as the visitor's state still has it."""
-    visitor, experiments, goals, transactions = news
-    paid = [each for _, each in owed.transactions if isinstance(each, Transaction)]
-    return News(
-        visitor,
-        [*[key for key in owed.experiments if key in visitor.experiments], *experiments],
-        [*[key for key in owed.goals if key in visitor.goals], *goals],
-        [*paid, *transactions],
-    )
 
 
 def _receipt_of(news: News) -> Receipt:
