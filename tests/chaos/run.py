@@ -10,10 +10,11 @@ import math
 import time
 from dataclasses import dataclass, fields
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tests.chaos.collector import DEAD, DOUBT, REFUSED, TAKEN, Collector
 from tests.chaos.crowd import Crowd, Recorded, Visitors
+from tests.chaos.pulse import Pulse
 from tests.chaos.stores import Left, Store, left_in, opened, status_of
 
 if TYPE_CHECKING:
@@ -27,9 +28,19 @@ CROWDS: Final = {
 }
 
 
+class Death(NamedTuple):
+    """When a process was killed, and since when it had 0.1 s to run; both on the monotonic clock."""
+
+    at: float
+    since: float
+
+
+_NEVER: Final = Death(math.inf, math.inf)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What came of a run; ``recorded`` is the sum of the six that follow it.
+    """What came of a run; ``recorded`` is the sum of the seven that follow it.
 
     Attributes:
         seed: Of the dice.
@@ -41,6 +52,8 @@ class Figures:
         interrupted: Held by a process when it was killed, and not seen by the server or refused.
         young: Recorded at most 0.1 s before their process was killed, and gone. A visitor may read an answer
             after that.
+        late: The same, and earlier than that, but the machine was so busy that a process that only sleeps did
+            not get to run for 0.1 s either.
         missing: Gone without any of these excuses.
         twice: Sent again although the server may have counted them.
         left: Still waiting in the outbox at the end.
@@ -48,7 +61,7 @@ class Figures:
         retried: Attempts that the server refused.
         untold: Ends of hits in the server's log which no process told, beyond those of interrupted hits.
         invented: Ends of hits that processes told, beyond those in the server's log.
-        oldest: Milliseconds before the kill that the oldest of the young was recorded.
+        oldest: Milliseconds before the kill that the oldest of the young and late was recorded.
         traces: What is known of the missing.
     """
 
@@ -60,6 +73,7 @@ class Figures:
     ambiguous: int
     interrupted: int
     young: int
+    late: int
     missing: int
     twice: int
     left: int
@@ -88,7 +102,7 @@ def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
     dice = Random(seed)
     with opened(kind) as store, Collector(Random(dice.random()), patience) as server:
         with Crowd(store.url, server.endpoint, **CROWDS[kind]) as crowd:
-            with Visitors(crowd.addresses()) as visitors:
+            with Visitors(crowd.addresses()) as visitors, Pulse() as pulse:
                 end = time.monotonic() + seconds
                 while (now := time.monotonic()) < end:
                     time.sleep(min(dice.uniform(0.2, 1.2), end - now))
@@ -98,7 +112,8 @@ def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
             left = _quiet(store)
             crowd.stop()
             told = crowd.told()
-        return reckon(seed, visitors.log, crowd.dead, server.log(), left, left_in(store), told, kind=kind)
+        deaths = {pid: Death(at, pulse.before(at, YOUNG)) for pid, at in crowd.dead.items()}
+        return reckon(seed, visitors.log, deaths, server.log(), left, left_in(store), told, kind=kind)
 
 
 def _quiet(store: Store) -> int:
@@ -112,7 +127,7 @@ def _quiet(store: Store) -> int:
 def reckon(
     seed: int,
     recorded: list[Recorded],
-    killed: dict[int, float],
+    killed: dict[int, Death],
     log: dict[int, list[str]],
     waiting: int,
     left: Left,
@@ -122,7 +137,8 @@ def reckon(
 ) -> Figures:
     """Say of each hit what became of it."""
     lasts = {number: done[-1] for number, done in log.items()}
-    fate: dict[str, list[Recorded]] = {name: [] for name in (TAKEN, DEAD, DOUBT, "left", "young", "missing")}
+    fates = (TAKEN, DEAD, DOUBT, "left", "young", "late", "missing")
+    fate: dict[str, list[Recorded]] = {name: [] for name in fates}
     in_doubt = set(left.in_doubt)
     for each in recorded:
         last = lasts.get(each.number, REFUSED)
@@ -130,10 +146,12 @@ def reckon(
             fate[last].append(each)
         elif each.number in in_doubt:
             fate["left"].append(each)
-        elif each.at > killed.get(each.pid, math.inf) - YOUNG and each.number not in log:
-            fate["young"].append(each)
-        else:
+        elif each.number in log:
             fate["missing"].append(each)
+        else:
+            death = killed.get(each.pid, _NEVER)
+            young, late = each.at >= death.at - YOUNG, each.at >= death.since
+            fate["young" if young else "late" if late else "missing"].append(each)
     ends = {
         "delivered": sum(last == TAKEN for last in lasts.values()),
         "dead": sum(last == DEAD for last in lasts.values()),
@@ -152,6 +170,7 @@ def reckon(
         ambiguous=len(fate[DOUBT]),
         interrupted=len(fate["left"]),
         young=len(fate["young"]),
+        late=len(fate["late"]),
         missing=len(fate["missing"]),
         twice=sum(any(each != REFUSED for each in done[:-1]) for done in log.values()),
         left=waiting,
@@ -159,9 +178,11 @@ def reckon(
         retried=sum(done.count(REFUSED) for done in log.values()),
         untold=untold,
         invented=sum(-gap for gap in gaps.values() if gap < 0),
-        oldest=round(1000 * max((killed[each.pid] - each.at for each in fate["young"]), default=0)),
+        oldest=round(
+            1000 * max((killed[each.pid].at - each.at for each in fate["young"] + fate["late"]), default=0)
+        ),
         traces=tuple(
-            f"{each.number}: killed {1000 * (killed.get(each.pid, math.inf) - each.at):.0f} ms later, "
+            f"{each.number}: killed {1000 * (killed.get(each.pid, _NEVER).at - each.at):.0f} ms later, "
             f"server {log.get(each.number)}"
             for each in fate["missing"]
         ),

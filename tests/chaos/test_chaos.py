@@ -8,7 +8,8 @@ import pytest
 
 from tests.chaos.collector import DEAD, DOUBT, REFUSED, TAKEN, Collector, number_of
 from tests.chaos.crowd import Recorded
-from tests.chaos.run import CROWDS, reckon, run
+from tests.chaos.pulse import Pulse
+from tests.chaos.run import CROWDS, Death, reckon, run
 from tests.chaos.stores import Left
 from tests.chaos.told import Told
 
@@ -22,11 +23,11 @@ def test_no_hit_is_lost_or_counted_twice_while_processes_are_killed_and_the_serv
     assert figures.kills > 1
     assert figures.delivered > 100
     ends = figures.delivered + figures.dead + figures.ambiguous + figures.interrupted
-    assert figures.recorded == ends + figures.young
+    assert figures.recorded == ends + figures.young + figures.late
 
 
 def test_the_reckoning_finds_what_is_missing_and_what_came_twice() -> None:
-    recorded = [Recorded(number, 7, float(number)) for number in range(9)]
+    recorded = [Recorded(number, 7, float(number)) for number in range(10)]
     log = {
         0: [REFUSED, TAKEN],
         1: [TAKEN, TAKEN],
@@ -38,10 +39,10 @@ def test_the_reckoning_finds_what_is_missing_and_what_came_twice() -> None:
     }
     told = Told()
     told.ends.update(delivered=2, ambiguous=2, dead=1)
-    killed = {7: 8.05}
+    killed = {7: Death(9.05, 7.9)}
     figures = reckon(1, recorded, killed, log, 0, Left([5], 1), told, kind="sqlite")
     assert (figures.delivered, figures.dead, figures.ambiguous, figures.interrupted) == (3, 1, 1, 1)
-    assert (figures.young, figures.missing, figures.twice) == (1, 2, 2)
+    assert (figures.young, figures.late, figures.missing, figures.twice) == (1, 1, 2, 2)
     assert (figures.untold, figures.invented) == (1, 1)
     assert not figures.right
 
@@ -56,3 +57,10 @@ def test_a_collector_that_calmed_down_takes_everything() -> None:
         assert {server._decide()[0] for _ in range(1000)} != {TAKEN}
         server.calm()
         assert {server._decide()[0] for _ in range(100)} == {TAKEN}
+
+
+def test_a_process_needs_longer_for_its_time_on_a_busy_machine() -> None:
+    pulse = Pulse()
+    pulse._beats = [1.0, 1.005, 1.01, 2.0, 2.005]
+    assert pulse.before(2.006, 0.01) == pytest.approx(1.996)
+    assert pulse.before(2.006, 0.015) == 1.01
