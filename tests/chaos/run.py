@@ -157,9 +157,13 @@ def reckon(
         "dead": sum(last == DEAD for last in lasts.values()),
         "ambiguous": sum(last == DOUBT for last in lasts.values()),
     }
+    # Survivors took over some hits before the end, and told only how many.
+    taken_over = min(told.ends["interrupted"], len(fate["missing"]))
+    fate["left"] += [fate["missing"].pop() for _ in range(taken_over)]
     gaps = {name: number - told.ends[name] for name, number in ends.items()}
     # Who is killed between an end and telling of it leaves the hit in doubt. Reports of workers come late.
     excused = sum(lasts.get(number, REFUSED) != REFUSED for number in in_doubt)
+    excused += told.ends["interrupted"] - taken_over
     untold = max(0, sum(gap for gap in gaps.values() if gap > 0) - excused) if kind == "sqlite" else 0
     return Figures(
         seed=seed,
@@ -174,7 +178,7 @@ def reckon(
         missing=len(fate["missing"]),
         twice=sum(any(each != REFUSED for each in done[:-1]) for done in log.values()),
         left=waiting,
-        counted=left.interrupted,
+        counted=left.interrupted + told.ends["interrupted"],
         retried=sum(done.count(REFUSED) for done in log.values()),
         untold=untold,
         invented=sum(-gap for gap in gaps.values() if gap < 0),

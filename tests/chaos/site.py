@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -53,15 +54,34 @@ tracker = Tracker(
         hooks=[note],
     )
 )
+
+
+def watch() -> None:
+    """Tell of hits that were in doubt, because who held them was killed or ended; no event does."""
+    known = 0
+    ended = False
+    while not ended:
+        ended = _over.wait(0.02)
+        number = tracker._delivery._outbox.counts().dropped.get("interrupted", 0)
+        if number > known:
+            tell("interrupted", number=number - known)
+            known = number
+
+
+_over = threading.Event()
+_watching = threading.Thread(target=watch, daemon=True)
 _site = ConvertMiddleware(Starlette(routes=[Route("/{number:int}", record)]), tracker=tracker)
 tell(BEGUN)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve, and at the orderly end tell the account."""
+    """Serve, and be watched."""
+    if scope["type"] != "lifespan":
+        await _site(scope, receive, send)
+        return
+    _watching.start()
     try:
         await _site(scope, receive, send)
     finally:
-        if scope["type"] == "lifespan":
-            stats = tracker.stats()
-            tell("account", accepted=stats.accepted, waiting=stats.waiting, dropped=stats.dropped)
+        _over.set()
+        _watching.join()

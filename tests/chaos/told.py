@@ -24,13 +24,11 @@ class Told:
     Attributes:
         begun: The processes that began, in that order.
         ends: How hits ended: "delivered", "dead", or the reason they were dropped for.
-        closed: What processes that ended in good order dropped without an event, by reason.
         other: Lines that say something else.
     """
 
     begun: list[int] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
-    closed: Counter[str] = field(default_factory=Counter)
     other: list[str] = field(default_factory=list)
 
 
@@ -44,8 +42,7 @@ def read(lines: Iterable[str]) -> Told:
         fact = json.loads(line.removeprefix(MARK))
         if fact["what"] == BEGUN:
             told.begun.append(fact["pid"])
-        elif fact["what"] == "account":
-            told.closed.update(fact["dropped"])
         else:
-            told.ends[fact["reason"] if fact["what"] == "dropped" else fact["what"]] += 1
+            name = fact["reason"] if fact["what"] == "dropped" else fact["what"]
+            told.ends[name] += fact.get("number", 1)
     return told
