@@ -77,8 +77,12 @@ local function sign_step()
   answer.hits = hits
 end
 
+local function next_number()
+  return string.format('%.0f', call('HINCRBY', KEYS[TOTALS], 'last', 1))
+end
+
 local function add_fresh(hit)
-  local id = call('HINCRBY', KEYS[TOTALS], 'last', 1) .. '-0'
+  local id = next_number() .. '-0'
   call('XADD', KEYS[1 + tonumber(hit[2])], id,
     't', hit[1], 'w', hit[2], 'a', hit[3], 'n', hit[4], 'd', hit[5], 'o', me, 'r', hit[6])
   entered(hit[1])
@@ -163,8 +167,7 @@ local function take_fresh(number_wanted)
 end
 
 local function wait_again(fields, due)
-  local id = call('HINCRBY', KEYS[TOTALS], 'last', 1)
-  local member = cjson.encode({tostring(id), fields.t, fields.w, fields.a, fields.n, fields.d, me, fields.r})
+  local member = cjson.encode({next_number(), fields.t, fields.w, fields.a, fields.n, fields.d, me, fields.r})
   call('ZADD', KEYS[RETRIES + tonumber(fields.w)], due, member)
   entered(fields.t)
 end
@@ -218,6 +221,8 @@ function todo.open()
     if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   end
   call('HSETNX', KEYS[TOTALS], 'epoch', ask.epoch)
+  -- Should all data be lost, ids that processes remember must not be given to other hits.
+  call('HSETNX', KEYS[TOTALS], 'last', string.format('%.0f', now * 1e6))
   local hits = 0
   for worth = 0, 2 do
     local stream = KEYS[1 + worth]

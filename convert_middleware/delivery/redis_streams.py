@@ -101,7 +101,7 @@ class RedisOutbox:
         self._unsure: _Step | None = None
         self._epoch = ""  # of the data in Redis; others begin with another one when it was flushed
         self._reclaimed = 0.0  # of the monotonic clock
-        self._flying: dict[int, tuple[str, Entry]] = {}  # by identity
+        self._flying: dict[int, tuple[str, str, Entry]] = {}  # by identity: epoch, key, hit
         self._found: list[Entry] = []  # handed out in an answer that got lost
         self._done: dict[int, Entry] = {}  # put, or put back, in a step that seemed to fail
         self._ended: list[str] = []
@@ -182,7 +182,7 @@ class RedisOutbox:
     async def release(self) -> None:
         """Give back what was taken and certainly did not leave."""
         async with self._alone():
-            await self._put_back([(entry, entry.accepted_at) for _, entry in self._flying.values()])
+            await self._put_back([(entry, entry.accepted_at) for *_, entry in self._flying.values()])
 
     async def commit(self) -> None:
         """Write what ended since the last batch."""
@@ -216,7 +216,7 @@ class RedisOutbox:
         try:
             if self._repeat_expired and self._flying:
                 await self.release()
-            for _, entry in list(self._flying.values()):
+            for *_, entry in list(self._flying.values()):
                 await self.drop(entry, "interrupted")
             async with self._alone():
                 await self._step("leave")
@@ -311,16 +311,17 @@ class RedisOutbox:
         due = {id(entry): due for entry, due in entries}
         back = []
         for entry in self._not_done([entry for entry, _ in entries]):
-            key = self._flying[id(entry)][0]
-            stream, _, row = key.partition("/")
+            epoch, key, _ = self._flying[id(entry)]
             text, worth, accepted_at, attempts, waited = _row(entry)
-            back.append(
-                {
-                    "key": key, "stream": int(stream), "id": row, "due": repr(max(0.0, due[id(entry)])),
-                    "t": text, "w": worth, "a": accepted_at, "n": attempts, "d": waited,
-                    "r": _text_of(entry.receipt),
-                }
-            )  # fmt: skip
+            hit: dict[str, object] = {
+                "key": key, "due": repr(max(0.0, due[id(entry)])),
+                "t": text, "w": worth, "a": accepted_at, "n": attempts, "d": waited,
+                "r": _text_of(entry.receipt),
+            }  # fmt: skip
+            if epoch == self._epoch:
+                stream, _, row = key.partition("/")
+                hit |= {"stream": int(stream), "id": row}
+            back.append(hit)
         if back:
             await self._step("back", [entry for entry, _ in entries], back=back)
 
@@ -357,7 +358,7 @@ class RedisOutbox:
                 entry = Entry(text, int(worth), float(accepted_at), int(attempts), float(waited))
                 entry.receipt = known = _receipt_of(receipt)
                 entry.visitor = known.visitor_id if known else ""
-                self._flying[id(entry)] = key, entry
+                self._flying[id(entry)] = self._epoch, key, entry
                 self._found.append(entry)
             else:  # nobody gave a sign of life for so long that somebody else took it over
                 self._dropped["lease lost"] += 1
@@ -374,8 +375,9 @@ class RedisOutbox:
         self._show()
 
     def _land(self, entry: Entry) -> None:
-        key, _ = self._flying.pop(id(entry))
-        self._ended.append(key)
+        epoch, key, _ = self._flying.pop(id(entry))
+        if epoch == self._epoch:
+            self._ended.append(key)
 
     def _show(self) -> None:
         self._shown = Counts(

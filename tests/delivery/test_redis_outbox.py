@@ -180,6 +180,26 @@ def test_what_a_dead_machine_held_is_in_doubt_and_what_it_left_waiting_is_not(
     assert asyncio.run(story(repeat=True)) == (["0", "1", "2", "3"], Counts(4, delivered=4))
 
 
+def test_hits_in_flight_when_redis_loses_its_data_end_as_they_end_and_harm_no_others(prefix: str) -> None:
+    async def story(server: RedisServer) -> None:
+        outbox = RedisOutbox(server.url, prefix=prefix)
+        await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(4)])
+        delivered, tried = await outbox.take(2, NOW)
+        server.say("FLUSHALL")
+        with pytest.raises(OutboxError, match="its data are gone"):
+            await outbox.renew(NOW)
+        assert outbox.counts() == Counts(4, in_flight=2, dropped={"store lost": 2})
+        await outbox.put([Entry("new", Worth.GOAL, NOW)])
+        await outbox.settle(delivered)
+        await outbox.retry(tried, NOW)
+        assert sorted(entry.text for entry in await outbox.take(5, NOW)) == ["1", "new"]
+        assert outbox.counts() == Counts(5, delivered=1, in_flight=2, dropped={"store lost": 2})
+        await outbox.close()
+
+    with RedisServer() as server:
+        asyncio.run(story(server))
+
+
 def test_two_machines_never_hold_the_same_hit_and_their_accounts_balance(
     server: RedisServer, prefix: str
 ) -> None:
