@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Final
@@ -82,3 +83,11 @@ def test_every_page_is_in_the_index() -> None:
     listed = {target.partition("#")[0] for target in _LINK.findall(page("docs/index.md"))}
     pages = {str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")}
     assert pages - listed == {"index.md"}
+
+
+def test_every_room_of_the_house_is_in_the_drawing_and_in_the_table() -> None:
+    contract = tomllib.loads(page("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
+    layers = [re.findall(r"\w+", layer) for layer in contract["layers"] if layer != "__main__"]
+    drawing = re.findall(r"^  (\w+(?: │ \w+)*)", page("docs/explanation/architecture.md"), re.MULTILINE)
+    assert [line.split(" │ ") for line in drawing][: len(layers)] == layers
+    assert {room for layer in layers for room in layer} == set(rows(page("docs/explanation/architecture.md")))
