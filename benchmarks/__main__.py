@@ -13,6 +13,8 @@ from benchmarks.delivering import delivering
 from benchmarks.figures import load, machine, table
 from benchmarks.handling import idle, returning
 from benchmarks.outboxes import outboxes
+from benchmarks.passing import passing
+from benchmarks.recovering import recovering
 from benchmarks.serving import serving
 from benchmarks.waiting import waiting
 
@@ -35,6 +37,8 @@ ROWS: Final[Mapping[str, Row]] = {
     "4": delivering,
     "5": waiting,
     "6": outboxes,
+    "7": passing,
+    "8": recovering,
 }
 
 

@@ -4,8 +4,9 @@
     python -m benchmarks.world visitors
 
 The server answers ``{}`` with how many tracking requests came and when the last one did. The visitors take
-``{"port": …, "seconds": …, "connections": …}`` and answer with what they saw. Times are of the monotonic
-clock, which all processes of a machine share.
+``{"port": …, "seconds": …, "connections": …}`` and answer with what they saw. With a ``"rate"`` they do not
+wait for each other's pages but come so many a second (an open loop): a page that had to wait for a connection
+waited for the site. Times are of the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import deque
 from functools import partial
 from typing import Any, Final
 
@@ -82,6 +84,10 @@ class Visitor(asyncio.Protocol):
         """Complain if it was not this side that closed the connection."""
         self._end(error or ConnectionError("the site closed a connection"))
 
+    def leave(self) -> None:
+        """Go, with every page answered."""
+        self._end(None)
+
     def _ask(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._asked = time.monotonic()
@@ -97,8 +103,68 @@ class Visitor(asyncio.Protocol):
         self._transport.close()
 
 
-async def visit(port: int, seconds: float, connections: int) -> dict[str, float]:
+class Passer(Visitor):
+    """Asks for a page when somebody comes and a connection is free."""
+
+    def __init__(self, latencies: list[float], free: deque[Passer], queue: deque[float]) -> None:
+        super().__init__(latencies, 0.0)
+        self._free = free
+        self._queue = queue
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for somebody to come."""
+        self._transport: Any = transport
+        self._free.append(self)
+
+    def come(self, at: float) -> None:
+        """Ask for somebody's page."""
+        self._ask()
+        self._asked = at
+
+    def on_message_complete(self) -> None:
+        """Take note of an answer and let the next one come."""
+        self._latencies.append(time.monotonic() - self._asked)
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        if self._queue:
+            self.come(self._queue.popleft())
+        else:
+            self._free.append(self)
+
+
+async def pass_by(port: int, seconds: float, connections: int, rate: float) -> dict[str, float]:
+    """Ask for so many pages a second, whether or not earlier ones were answered, and tell what came of it."""
+    loop = asyncio.get_running_loop()
+    latencies: list[float] = []
+    free: deque[Passer] = deque()
+    queue: deque[float] = deque()
+    passers = [
+        (await loop.create_connection(partial(Passer, latencies, free, queue), "127.0.0.1", port))[1]
+        for _ in range(connections)
+    ]
+    start = time.monotonic()
+    wanted = max(1, int(rate * seconds))
+    for number in range(wanted):
+        at = start + number / rate
+        if (early := at - time.monotonic()) > 0:
+            await asyncio.sleep(early)
+        if free:
+            free.popleft().come(at)
+        else:
+            queue.append(at)
+    while len(latencies) < wanted:  # noqa: ASYNC110 - an event would cost time where latency is measured
+        await asyncio.sleep(0.002)
+    end = time.monotonic()
+    for passer in passers:
+        passer.leave()
+    return summary(latencies, start, end)
+
+
+async def visit(port: int, seconds: float, connections: int, rate: float | None = None) -> dict[str, float]:
     """Ask for pages, each visitor again as soon as it is answered, and tell what came of it."""
+    if rate is not None:
+        return await pass_by(port, seconds, connections, rate)
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
     start = time.monotonic()
@@ -107,7 +173,11 @@ async def visit(port: int, seconds: float, connections: int) -> dict[str, float]
         for _ in range(connections)
     ]
     await asyncio.gather(*[visitor.done for visitor in visitors])
-    end = time.monotonic()
+    return summary(latencies, start, time.monotonic())
+
+
+def summary(latencies: list[float], start: float, end: float) -> dict[str, float]:
+    """Return what the visitors saw."""
     latencies.sort()
     return {
         "pages": len(latencies),

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convert_middleware import ConvertMiddleware, current
-from convert_middleware.response import guard
 from convert_middleware.hooks import CacheGuarded
+from convert_middleware.response import guard
 
 from .drive import Answer, App, Receive, Scope, Send, ask, page, respond
 
