@@ -20,7 +20,7 @@ def test_no_hit_is_lost_or_counted_twice_while_processes_are_killed_and_the_serv
 ) -> None:
     figures = run(1, kind, seconds=3.0, patience=1.0)
     assert figures.right, figures
-    assert figures.kills > 1
+    assert figures.kills >= 1
     assert figures.delivered > 100
     ends = figures.delivered + figures.dead + figures.ambiguous + figures.interrupted
     assert figures.recorded == ends + figures.young + figures.late
