@@ -282,12 +282,12 @@ class MemoryOutbox:
             for retries in self._retries:
                 retries.hurry()
 
-    def abandon(self, reason: str, *, waiting: bool) -> int:
-        """Drop what is in flight, and what waits if ``waiting``; return how many hits that were."""
+    def abandon(self, reason: str, *, waiting: bool, in_flight: bool = True) -> int:
+        """Drop what is in flight and what waits, as far as wanted; return how many hits that were."""
         with self._lock:
             self._sort_inbox()
-            lost = self._in_flight
-            self._in_flight = 0
+            lost = self._in_flight if in_flight else 0
+            self._in_flight -= lost
             if waiting:
                 lost += self._waiting
                 for fresh, retries in zip(self._fresh, self._retries, strict=True):

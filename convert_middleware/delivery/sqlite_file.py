@@ -111,6 +111,8 @@ def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[
     check_place(path)
     try:
         with _alone(path):
+            # It says what visitors bought: its owner's alone. SQLite gives the files beside it the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
             try:
                 return _open(path, busy, thorough), 0
             except sqlite3.DatabaseError as error:

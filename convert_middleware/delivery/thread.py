@@ -141,10 +141,10 @@ class Delivery:
             thread = threading.Thread(target=self._run, name="convert_middleware", daemon=True)
             self._thread = thread  # before it starts, because a hook in it may ask whose it is
             thread.start()
-        except RuntimeError:
-            self._announcer.log(
-                logging.ERROR, "thread", "No thread could be started; hits are kept and sent when one can."
-            )
+        except RuntimeError as error:
+            if "shutdown" not in str(error):  # exit handlers start none; ours delivers without one
+                text = "No thread could be started; hits are kept and sent when one can."
+                self._announcer.log(logging.ERROR, "thread", text)
         finally:
             self._starting.release()
 
@@ -205,8 +205,9 @@ class Delivery:
         elif not _in_a_loop():
             self._run()  # no thread can be started any more, as at interpreter shutdown: do it here
         self._source.finish()
-        self._lost += self._outbox.abandon("shutdown", waiting=True)
-        return self._lost == 0
+        # What a thread that takes too long has in flight is its own to account for.
+        self._lost += self._outbox.abandon("shutdown", waiting=True, in_flight=not self._running())
+        return self._lost == 0 and self._outbox.in_memory() == 0
 
     def signal_stop(self, deadline: float) -> None:
         """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""

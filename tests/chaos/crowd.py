@@ -58,11 +58,13 @@ class Crowd:
         self._workers: list[Working] = []
         self._gone: list[Working] = []
         self._number = workers
+        self._processes = processes
         options = {"outbox": outbox, "drain_timeout": "15"} | ({"deliver": "false"} if workers else {})
         self._sites = [ChaosSite(endpoint, "--workers", str(processes), **options) for _ in range(sites)]
 
     def __enter__(self) -> Self:
         for site in self._sites:
+            site.up = rf"(?s)(Application startup complete.*){{{self._processes}}}"
             self._stack.enter_context(site)
         self.tend()
         return self
@@ -83,11 +85,12 @@ class Crowd:
             self._workers.append(self._stack.enter_context(worker(*arguments)))
 
     def kill_one(self, dice: Random) -> None:
-        """Kill one of the processes that record or send."""
-        victims = [each.process.pid for each in self._workers if each.process.poll() is None]
+        """Kill one of the processes that record or send, unless it is the last one of its kind."""
+        kinds = [[each.process.pid for each in self._workers if each.process.poll() is None]]
         for site in self._sites:
             begun = set(read(site.lines).begun) - set(self.dead)
-            victims += [pid for pid in sorted(begun) if _belongs(pid, site.pid)]
+            kinds.append([pid for pid in sorted(begun) if _belongs(pid, site.pid)])
+        victims = [pid for kind in kinds if len(kind) > 1 for pid in kind]
         if victims:
             victim = dice.choice(victims)
             self.dead[victim] = time.monotonic()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tests.chaos.collector import DEAD, DOUBT, REFUSED, TAKEN, Collector
 from tests.chaos.crowd import Crowd, Recorded, Visitors
-from tests.chaos.pulse import Pulse
+from tests.chaos.pulse import since
 from tests.chaos.stores import Left, Store, left_in, opened, status_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 YOUNG: Final = 0.1  # seconds before it is killed in which a process may lose what it recorded
 _QUIET: Final = 60.0  # seconds that sending the rest may take
+_ENOUGH: Final = 200  # hits without which a run says little
+_LONGEST: Final = 5  # times as long as asked for a busy machine may take for them
 CROWDS: Final = {
     "sqlite": {"sites": 1, "processes": 4, "workers": 0},
     "redis": {"sites": 2, "processes": 2, "workers": 2},
@@ -52,8 +54,8 @@ class Figures:
         interrupted: Held by a process when it was killed, and not seen by the server or refused.
         young: Recorded at most 0.1 s before their process was killed, and gone. A visitor may read an answer
             after that.
-        late: The same, and earlier than that, but the machine was so busy that a process that only sleeps did
-            not get to run for 0.1 s either.
+        late: The same, and earlier than that, but the machine was so busy that a thread of that process which
+            does next to nothing did not get to run for 0.1 s either.
         missing: Gone without any of these excuses.
         twice: Sent again although the server may have counted them.
         left: Still waiting in the outbox at the end.
@@ -96,23 +98,25 @@ def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
     Args:
         seed: Of the dice.
         kind: Of the outbox: "sqlite" or "redis".
-        seconds: How long there is load.
+        seconds: How long there is load, at least.
         patience: See :class:`~tests.chaos.collector.Collector`.
     """
     dice = Random(seed)
     with opened(kind) as store, Collector(Random(dice.random()), patience) as server:
         with Crowd(store.url, server.endpoint, **CROWDS[kind]) as crowd:
-            with Visitors(crowd.addresses()) as visitors, Pulse() as pulse:
-                end = time.monotonic() + seconds
-                while (now := time.monotonic()) < end:
-                    time.sleep(min(dice.uniform(0.2, 1.2), end - now))
+            with Visitors(crowd.addresses()) as visitors:
+                start = time.monotonic()
+                while (passed := time.monotonic() - start) < seconds or (
+                    len(visitors.log) < _ENOUGH and passed < _LONGEST * seconds
+                ):
+                    time.sleep(dice.uniform(0.2, 1.2))
                     crowd.kill_one(dice)
                     crowd.tend()
             server.calm()
             left = _quiet(store)
             crowd.stop()
             told = crowd.told()
-        deaths = {pid: Death(at, pulse.before(at, YOUNG)) for pid, at in crowd.dead.items()}
+        deaths = {pid: Death(at, since(told.beats[pid], at, YOUNG)) for pid, at in crowd.dead.items()}
         return reckon(seed, visitors.log, deaths, server.log(), left, left_in(store), told, kind=kind)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from convert_middleware import ConvertMiddleware, Settings, Tracker
 from convert_middleware.hooks import Event, HitDead, HitDelivered, HitDropped
+from tests.chaos.pulse import BEAT
 from tests.chaos.told import BEGUN, MARK, NAMES
 
 if TYPE_CHECKING:
@@ -57,11 +59,15 @@ tracker = Tracker(
 
 
 def watch() -> None:
-    """Tell of hits that were in doubt, because who held them was killed or ended; no event does."""
+    """Tell when this thread gets to run, and of hits that were in doubt when their process was gone.
+
+    No event tells of these.
+    """
     known = 0
     ended = False
     while not ended:
-        ended = _over.wait(0.02)
+        ended = _over.wait(BEAT)
+        tell("beat", at=time.monotonic())
         number = tracker._delivery._outbox.counts().dropped.get("interrupted", 0)
         if number > known:
             tell("interrupted", number=number - known)

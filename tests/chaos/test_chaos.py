@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.collector import DEAD, DOUBT, REFUSED, TAKEN, Collector, number_of
 from tests.chaos.crowd import Recorded
-from tests.chaos.pulse import Pulse
+from tests.chaos.pulse import since
 from tests.chaos.run import CROWDS, Death, reckon, run
 from tests.chaos.stores import Left
 from tests.chaos.told import Told
@@ -60,7 +60,7 @@ def test_a_collector_that_calmed_down_takes_everything() -> None:
 
 
 def test_a_process_needs_longer_for_its_time_on_a_busy_machine() -> None:
-    pulse = Pulse()
-    pulse._beats = [1.0, 1.005, 1.01, 2.0, 2.005]
-    assert pulse.before(2.006, 0.01) == pytest.approx(1.996)
-    assert pulse.before(2.006, 0.015) == 1.01
+    beats = [1.0, 1.01, 1.02, 2.0, 2.01]
+    assert since(beats, 2.012, 0.02) == pytest.approx(1.992)
+    assert since(beats, 2.012, 0.03) == 1.02
+    assert since(beats, 2.012, 0.1) == pytest.approx(1.912)

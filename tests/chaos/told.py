@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -24,11 +24,13 @@ class Told:
     Attributes:
         begun: The processes that began, in that order.
         ends: How hits ended: "delivered", "dead", or the reason they were dropped for.
+        beats: When a thread of each process got to run, on the monotonic clock; see ``tests.chaos.pulse``.
         other: Lines that say something else.
     """
 
     begun: list[int] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
+    beats: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     other: list[str] = field(default_factory=list)
 
 
@@ -42,6 +44,8 @@ def read(lines: Iterable[str]) -> Told:
         fact = json.loads(line.removeprefix(MARK))
         if fact["what"] == BEGUN:
             told.begun.append(fact["pid"])
+        elif fact["what"] == "beat":
+            told.beats[fact["pid"]].append(fact["at"])
         else:
             name = fact["reason"] if fact["what"] == "dropped" else fact["what"]
             told.ends[name] += fact.get("number", 1)

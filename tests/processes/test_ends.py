@@ -153,3 +153,11 @@ def test_an_asgi_app_that_is_driven_without_a_lifespan_delivers_at_the_end(
     ended_well(tracking_server, script)
 
     assert goals(tracking_server) == ["1", "2", "3"]
+
+
+def test_a_hit_in_an_exit_handler_makes_no_alarm(tracking_server: TrackingServer) -> None:
+    end = ended_well(tracking_server, "atexit.register(reach, 1, 2, 3)")
+
+    assert goals(tracking_server) == ["1", "2", "3"]
+    assert "ERROR" not in end.err
+    assert "WARNING" not in end.err

@@ -152,3 +152,12 @@ def test_a_dead_letter_keeps_its_claims_because_it_may_be_sent_again(tmp_path: P
 
     assert outbox.counts().dead == 1
     assert not outbox.lost
+
+
+def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
+    outbox = SqliteOutbox(tmp_path / "outbox.db")
+    run(outbox.put([Entry("what a visitor bought", Worth.REVENUE, 2.0)]))
+
+    modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    assert {"outbox.db", "outbox.db-wal"} <= set(modes)
+    assert set(modes.values()) == {0o600}
