@@ -25,7 +25,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Frameworks that are typed each have scopes and messages of their own, none of which is a plain mapping.
+App = Callable[[Any, Any, Any], Awaitable[None]]
 
 _INSTALLED: Final = (
     "convert_middleware"  # key of the scope: (project, cookie name) of the doors passed so far
@@ -66,7 +67,7 @@ class ConvertMiddleware:
         self._cookie_name = self.tracker.settings.cookie.name.encode()
         self._project_id = self.tracker.project_id
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
         kind = scope["type"]
         if kind == "lifespan":
