@@ -111,19 +111,29 @@ def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[
     check_place(path)
     try:
         with _alone(path):
-            # It says what visitors bought: its owner's alone. SQLite gives the files beside it the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            _create(path)
             try:
                 return _open(path, busy, thorough), 0
             except sqlite3.DatabaseError as error:
                 if not is_broken(error):
                     raise
             _set_aside(path)
+            _create(path)
             return _open(path, busy, thorough), 1
     except sqlite3.Error as error:
         raise OutboxError(path, "open", name_of(error)) from error
     except OSError as error:
         raise OutboxError(path, "open", error.strerror or type(error).__name__) from error
+
+
+def _create(path: str) -> None:
+    """Make an empty file if there is none: it says what visitors bought, so it is its owner's alone.
+
+    SQLite gives the files beside it the same mode. A file that is there must not even be opened: closing it
+    would undo the locks of all connections in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
 
 
 def _open(path: str, busy: float, thorough: bool) -> sqlite3.Connection:
