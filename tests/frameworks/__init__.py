@@ -1,0 +1,1 @@
+"""The same site in every framework, and the pages of sites that must not change."""
