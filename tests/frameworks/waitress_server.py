@@ -12,4 +12,4 @@ from waitress.runner import run
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(["waitress", "--listen=127.0.0.1:0", *sys.argv[1:]]))
+    run(["waitress", "--listen=127.0.0.1:0", *sys.argv[1:]])
