@@ -11,7 +11,7 @@ from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
 from convert_middleware.delivery.sqlite import SqliteOutbox
-from convert_middleware.errors import ConvertError, OutboxError, SettingsError, shown
+from convert_middleware.errors import ConvertError, SettingsError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def open_outbox(
     store: Store
     if isinstance(outbox, str) and outbox.startswith("sqlite:"):
         path, limits = path_of(outbox)
-        store = _sqlite(path, repeat_expired=repeat, clock=clock, **limits)
+        store = SqliteOutbox(path, repeat_expired=repeat, clock=clock, **limits)
     elif isinstance(outbox, str) and outbox.startswith(REDIS):
         url, options = redis_options(outbox)
         store = RedisOutbox(url, repeat_expired=repeat, clock=clock, **options)
@@ -98,13 +98,6 @@ def redis_options(outbox: str) -> tuple[str, dict[str, Any]]:
         else:
             theirs.append((name, text))
     return f"{url}?{urlencode(theirs)}" if theirs else url, ours
-
-
-def _sqlite(path: str, **options: Any) -> SqliteOutbox:
-    try:
-        return SqliteOutbox(path, **options)
-    except OutboxError as error:
-        raise SettingsError("outbox", f"cannot be used: {error}") from error
 
 
 def open_memory(outbox: object) -> MemoryOutbox:

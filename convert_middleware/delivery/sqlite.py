@@ -70,7 +70,6 @@ class SqliteOutbox:
 
     Raises:
         SettingsError: There can be no such file, or it is not ours.
-        OutboxError: The file cannot be opened at the moment.
     """
 
     batch = 1_000  # hits in one transaction
@@ -95,10 +94,10 @@ class SqliteOutbox:
         self._busy = busy
         self._repeat_expired = repeat_expired
         self._clock = clock
-        connection, self.set_aside = open_file(
-            self._path, busy=busy
-        )  # set_aside: broken files renamed so far
-        connection.close()
+        self.set_aside = 0  # broken files renamed so far
+        with suppress(OutboxError):  # whoever uses it first hears of that
+            connection, self.set_aside = open_file(self._path, busy=busy)
+            connection.close()
         self.after_fork()
         _OPEN.add(self)
 

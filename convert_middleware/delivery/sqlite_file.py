@@ -105,8 +105,8 @@ def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[
         The connection, and how many broken files were set aside.
 
     Raises:
-        SettingsError: The file is of another version or of another program.
-        OutboxError: It cannot be opened at the moment.
+        SettingsError: The file is of another program.
+        OutboxError: It cannot be opened at the moment, or is of another version.
     """
     check_place(path)
     try:
@@ -155,9 +155,10 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     if tables and application != _APPLICATION:
         raise SettingsError("outbox", f"is {shown(path)}, a database of another program; name another file")
     if tables and version != SCHEMA_VERSION:
-        raise SettingsError(
-            "outbox",
-            f"is {shown(path)}, written in version {version} where this package writes {SCHEMA_VERSION}; "
+        raise OutboxError(
+            path,
+            "open",
+            f"it was written in version {version} and this package writes {SCHEMA_VERSION}; "
             "empty it with the version that wrote it, or name another file",
         )
     with closing(connection.execute("PRAGMA journal_mode = WAL")) as answer:

@@ -54,8 +54,8 @@ class SqliteUpkeep:
         busy: Seconds to wait for another process that writes.
 
     Raises:
-        SettingsError: There is no such file, or it is no outbox of this version.
-        OutboxError: It cannot be opened at the moment.
+        SettingsError: There is no such file, or it is no outbox.
+        OutboxError: It cannot be opened at the moment, or is of another version.
     """
 
     def __init__(

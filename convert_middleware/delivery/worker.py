@@ -229,6 +229,8 @@ class Worker:
                 announcer.announce(HitDelivered(attempts=entry.attempts, age=age))
         elif decision.action is Action.RETRY:
             delay = self._hurried(decision.delay)
+            if self._outbox.durable:  # another process may be the next to send it, and obeys the server too
+                delay = max(delay, outcome.retry_after or 0.0)
             entry.waited = min(MAX_WAITED, entry.waited + (outcome.retry_after or 0.0))
             await self._outbox.retry(entry, now + delay)
             announcer.announce(HitRetried(reason=decision.reason, attempts=entry.attempts, delay=delay))

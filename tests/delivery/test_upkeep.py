@@ -296,7 +296,7 @@ def test_a_database_of_another_program_or_version_is_named(tmp_path: Path) -> No
     run(SqliteOutbox(path).close())
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(SettingsError, match="version 99"):
+    with pytest.raises(OutboxError, match="version 99"):
         SqliteUpkeep(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE dead")

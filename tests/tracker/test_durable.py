@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +14,7 @@ from convert_middleware import SettingsError
 from convert_middleware.delivery.worker import LANES
 from convert_middleware.wire import decode
 from tests.delivery.conftest import until
+from tests.servers import after, answer
 from tests.tracker.visits import Visit
 
 if TYPE_CHECKING:
@@ -104,3 +108,51 @@ def test_another_programs_file_is_refused_and_left_alone(convert: Convert, tmp_p
     with pytest.raises(SettingsError, match=r"^outbox "):
         durable(convert, tmp_path)
     assert path.read_bytes() == before
+
+
+def test_with_a_file_of_another_version_the_site_runs_says_so_once_and_leaves_it_alone(
+    convert: Convert, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "outbox.db"
+    durable(convert, tmp_path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    before = path.read_bytes()
+
+    tracker = durable(convert, tmp_path)
+    for goal in (1, 2, 3):
+        reach(tracker, goal)
+    assert tracker.flush(10.0)
+    assert goals_of(convert) == [1, 2, 3]
+    assert path.read_bytes() == before
+    (said,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "written in version 7 and this package writes 2; empty it with the version that wrote it" in said
+    assert said.endswith("Hits wait in memory meanwhile.")
+
+    path.unlink()
+    convert.clock.now += 60
+    reach(tracker, 4)
+    assert tracker.flush(10.0)
+    assert caplog.text.count("The outbox works again.") == 1
+    assert path.exists()
+
+
+def test_what_the_server_asked_to_wait_for_is_waited_for_by_the_next_process_too(
+    convert: Convert, tmp_path: Path
+) -> None:
+    convert.server.script(after(0.2, answer(503, headers={"Retry-After": "30"})))
+    tracker = durable(convert, tmp_path)
+    reach(tracker, 1)
+    until(lambda: convert.server.targets)
+    tracker.close(0.5)
+    assert tracker.stats().waiting == 1
+
+    following = durable(convert, tmp_path)
+    convert.clock.now += 25
+    reach(following, 2)
+    until(lambda: 2 in goals_of(convert))
+    assert goals_of(convert) == [1, 2]
+    convert.clock.now += 6
+    reach(following, 3)
+    assert following.flush(10.0)
+    assert goals_of(convert) == [1, 1, 2, 3]

@@ -121,8 +121,9 @@ def test_a_file_of_another_version_is_left_alone_and_named(tmp_path: Path) -> No
         connection.execute("PRAGMA user_version = 7")
     before = path.read_bytes()
 
-    with pytest.raises(SettingsError, match="written in version 7 where this package writes 2; empty it"):
-        SqliteOutbox(path)
+    outbox = SqliteOutbox(path)
+    with pytest.raises(OutboxError, match="written in version 7 and this package writes 2; empty it"):
+        run(outbox.put(hits(1)))
     assert path.read_bytes() == before
 
 
@@ -237,7 +238,7 @@ def test_a_place_where_nothing_may_be_written_is_an_error_that_says_so() -> None
         if os.getuid() == 0:
             os.setuid(65534)  # the superuser may write anywhere
         try:
-            SqliteOutbox(PATH)
+            run(SqliteOutbox(PATH).put(hits(1, 1)))
         except OutboxError as error:
             say(error)
     """

@@ -161,3 +161,15 @@ def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
     modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
     assert {"outbox.db", "outbox.db-wal"} <= set(modes)
     assert set(modes.values()) == {0o600}
+
+
+def test_another_look_at_the_file_in_one_process_does_not_undo_its_locks(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    outbox = SqliteOutbox(path)
+    run(outbox.put([Entry("0", Worth.GOAL, 1.0)]))
+    run(SqliteOutbox(path).close())  # opens and closes the file beside the connection above
+
+    with child(path, "run(SqliteOutbox(PATH).put(hits(1, 1)))") as other:
+        assert other.rest() == []
+    assert (tmp_path / "outbox.db-wal").exists()  # or the other one thought it was the last to leave
+    assert len(run(outbox.take(9, time.time()))) == 2
