@@ -1,12 +1,12 @@
 """The site in Django, for ASGI: ``uvicorn examples.frameworks.django_asgi_site:app``.
 
-A project of one file; in yours the last line stands at the end of ``asgi.py``.
+A project of one file; in yours what follows the settings stands in ``asgi.py``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -71,4 +71,17 @@ urlpatterns = [
     path("plain", plain),
 ]
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
-app = ConvertMiddleware(get_asgi_application(), project_id="1", customer_id="2")
+django = get_asgi_application()
+
+
+async def site(scope: Any, receive: Any, send: Any) -> None:
+    """Do what Django does not: tell start and end, or uvicorn ends without delivering what waits."""
+    if scope["type"] != "lifespan":
+        await django(scope, receive, send)
+        return
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
+
+
+app = ConvertMiddleware(site, project_id="1", customer_id="2")

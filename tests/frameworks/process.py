@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final
+
+from examples.frameworks import ASGI, WSGI
 from tests.end_to_end.process import Site
 
 SECRET = "a key for the examples only"
@@ -34,3 +38,10 @@ class WsgiSite(Site):
     def __init__(self, app: str, endpoint: str) -> None:
         self.server = ("tests.frameworks.waitress_server", app)
         super().__init__(endpoint, secret_key=SECRET)
+
+
+EVERY_EXAMPLE: Final = {
+    name: partial(site, f"examples.frameworks.{name}:app")
+    for names, site in ((ASGI, AsgiSite), (WSGI, WsgiSite))
+    for name in names
+}

@@ -1,4 +1,4 @@
-"""The examples in real servers: the whole visit, the exact hits, and nothing twice."""
+"""The examples in real servers: the exact hits of a whole visit, nothing twice, nothing lost at the end."""
 
 from __future__ import annotations
 
@@ -9,20 +9,13 @@ import pytest
 from convert_middleware.wire import decode
 from examples.frameworks import ASGI, WSGI
 from tests.end_to_end.process import ROOT
+from tests.servers import answer
 
-from .process import AsgiSite, WsgiSite
+from .process import EVERY_EXAMPLE
 from .story import AGAIN, HITS, VISIT, visit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.end_to_end.process import Site
     from tests.servers import TrackingServer
-
-EVERY_EXAMPLE: dict[str, Callable[[str, str], Site]] = {
-    **dict.fromkeys(ASGI, AsgiSite),
-    **dict.fromkeys(WSGI, WsgiSite),
-}
 
 
 def test_no_example_is_forgotten() -> None:
@@ -34,8 +27,7 @@ def test_no_example_is_forgotten() -> None:
 def test_the_whole_visit_makes_exactly_these_hits_and_a_second_one_none(
     name: str, tracking_server: TrackingServer
 ) -> None:
-    site = EVERY_EXAMPLE[name](f"examples.frameworks.{name}:app", tracking_server.endpoint)
-    with site, site.visitor() as browser:
+    with EVERY_EXAMPLE[name](tracking_server.endpoint) as site, site.visitor() as browser:
         first = visit(browser, VISIT)
         again = visit(browser, AGAIN)
         said = site.stop()
@@ -50,3 +42,18 @@ def test_the_whole_visit_makes_exactly_these_hits_and_a_second_one_none(
     assert not [path for path, page in again.items() if "set-cookie" in page.headers]
     assert not {"set-cookie", "vary", "cache-control"} & set(first["/plain"].headers)
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", EVERY_EXAMPLE)
+def test_what_waits_when_the_site_is_told_to_end_is_delivered_first(
+    name: str, tracking_server: TrackingServer
+) -> None:
+    tracking_server.script(answer(503), answer(503))
+    with EVERY_EXAMPLE[name](tracking_server.endpoint) as site, site.visitor() as browser:
+        visit(browser, VISIT[:1])
+        tracking_server.until_requests(1)
+        visit(browser, VISIT[1:2])  # now at least the first waits for its next try
+        site.stop()
+
+    assert len(tracking_server.targets) == 4  # two that were refused, and two that were not
+    assert set(map(decode, tracking_server.targets)) == set(HITS[:2])
