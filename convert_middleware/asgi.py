@@ -71,7 +71,7 @@ class ConvertMiddleware:
         """Serve one connection."""
         kind = scope["type"]
         if kind == "lifespan":
-            await self.app(scope, receive, self._with_lifespan(send))
+            await self._live(scope, receive, self._with_lifespan(send))
             return
         if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
@@ -91,6 +91,33 @@ class ConvertMiddleware:
         finally:
             exchange.finish()
             scope[_INSTALLED] = installed
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Live through the application's lifespan, or in its place if it has none, as Django.
+
+        Only so delivery ends in order everywhere: after a signal a server may end without exit handlers.
+        """
+        knows = False
+
+        async def listen() -> Message:
+            nonlocal knows
+            knows = True
+            return await receive()
+
+        async def tell(message: Message) -> None:
+            nonlocal knows
+            knows = True
+            await send(message)
+
+        try:
+            await self.app(scope, listen, tell)
+        except Exception:
+            if knows:
+                raise
+        if not knows:
+            for event in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{event}.complete"})
 
     def _with_lifespan(self, send: Send) -> Send:
         """Start delivery when the application has started, drain before it is done."""

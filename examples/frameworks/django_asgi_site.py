@@ -6,7 +6,7 @@ A project of one file; in yours what follows the settings stands in ``asgi.py``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -71,17 +71,4 @@ urlpatterns = [
     path("plain", plain),
 ]
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
-django = get_asgi_application()
-
-
-async def site(scope: Any, receive: Any, send: Any) -> None:
-    """Do what Django does not: tell start and end, or uvicorn ends without delivering what waits."""
-    if scope["type"] != "lifespan":
-        await django(scope, receive, send)
-        return
-    for event in ("startup", "shutdown"):
-        await receive()
-        await send({"type": f"lifespan.{event}.complete"})
-
-
-app = ConvertMiddleware(site, project_id="1", customer_id="2")
+app = ConvertMiddleware(get_asgi_application(), project_id="1", customer_id="2")

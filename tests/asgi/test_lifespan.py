@@ -200,22 +200,37 @@ def test_a_server_without_lifespan_delivers_from_the_first_hit_on(convert: Conve
     assert [hit.goals for hit in convert.hits()] == [(331,)]
 
 
-def test_an_application_without_lifespan_refuses_it_as_if_we_were_not_there(convert: Convert) -> None:
-    refusal = AssertionError("http only")
+async def refuses(scope: Scope, _receive: Receive, send: Send) -> None:
+    """A site that knows no lifespan and says so, as Django does."""
+    if scope["type"] != "http":
+        raise ValueError("http only")
+    current().goal(scope["path"][1:])
+    await respond()(send)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise refusal
-        current().goal(331)
-        await respond()(send)
 
-    door = convert.door(app)
+async def ignores(scope: Scope, receive: Receive, send: Send) -> None:
+    """A site that knows no lifespan and returns."""
+    if scope["type"] == "http":
+        await refuses(scope, receive, send)
 
-    with pytest.raises(AssertionError) as caught:
-        anyio.run(door, {"type": "lifespan"}, receiver(STARTUP), Answer().take)
 
-    assert caught.value is refusal
-    assert ask(door).status == 200
+@pytest.mark.parametrize("app", [refuses, ignores])
+def test_the_door_lives_through_a_lifespan_that_the_application_does_not_know(
+    convert: Convert, app: Callable[[Scope, Receive, Send], Awaitable[None]]
+) -> None:
+    door = ConvertMiddleware(app, **convert.options())
+    convert.trackers.append(door.tracker)
+
+    async def main() -> None:
+        answer = await live(door, "/331")
+        assert [message["type"] for message in answer.messages] == [
+            "lifespan.startup.complete",
+            "lifespan.shutdown.complete",
+        ]
+
+    anyio.run(main)
+
+    assert not delivering()
     assert [hit.goals for hit in convert.hits()] == [(331,)]
 
 
