@@ -15,8 +15,8 @@ from itertools import count
 from typing import Final, Protocol
 
 MAX_HITS: Final = 100_000
-# Reasons to drop a hit that may have been counted nevertheless, and so must not be counted again.
-IN_DOUBT: Final = frozenset({"ambiguous", "interrupted"})
+# Reasons to drop a hit that is not made good later: it may have been counted, or its visitor forbids it.
+NOT_OWED: Final = frozenset({"ambiguous", "interrupted", "withdrawn"})
 MAX_BYTES: Final = 32 * 1024 * 1024  # of text
 
 
@@ -247,7 +247,7 @@ class MemoryOutbox:
         with self._lock:
             self._in_flight -= 1
             self._dropped[reason] += 1
-            if reason not in IN_DOUBT:
+            if reason not in NOT_OWED:
                 self._lose(entry)
 
     async def purge(self, visitor: str) -> int:

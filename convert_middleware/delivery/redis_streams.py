@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from convert_middleware.delivery.outbox import IN_DOUBT, MAX_BYTES, MAX_HITS, Counts, Entry
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
 from convert_middleware.delivery.receipt import Receipt
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.errors import OutboxError, UnansweredError
@@ -149,7 +149,7 @@ class RedisOutbox:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         self._land(entry)
         self._dropped[reason] += 1
-        if reason not in IN_DOUBT and entry.receipt is not None:
+        if reason not in NOT_OWED and entry.receipt is not None:
             self.lost.append(entry.receipt)
         self._show()
 

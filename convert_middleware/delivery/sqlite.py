@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Final
 from weakref import WeakSet
 
-from convert_middleware.delivery.outbox import IN_DOUBT, MAX_BYTES, MAX_HITS, Counts, Entry
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
 from convert_middleware.delivery.sqlite_file import BUSY, is_broken, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
@@ -196,7 +196,7 @@ class SqliteOutbox:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         flying = self._land(entry)
         self._dropped[reason] += 1
-        if reason not in IN_DOUBT:
+        if reason not in NOT_OWED:
             self._lose(entry.receipt)
         self._show(flying)
 
