@@ -1,6 +1,6 @@
 """The site in Django, for ASGI: ``uvicorn examples.frameworks.django_asgi_site:app``.
 
-A project of one file; in yours what follows the settings stands in ``asgi.py``.
+A project of one file; in yours the last line stands at the end of ``asgi.py``.
 """
 
 from __future__ import annotations
