@@ -14,7 +14,7 @@ from convert_middleware.hooks import CacheGuarded
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from convert_middleware.recorder import Page
+    from convert_middleware.page import Page
     from convert_middleware.tracker import Tracker
     from convert_middleware.visitor import Visitor
 

@@ -26,7 +26,8 @@ from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
 from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, VisitorWithdrew, visitor_hash
 from convert_middleware.memory import Memory
-from convert_middleware.recorder import Loaded, Page, Recorder
+from convert_middleware.page import Loaded, Page
+from convert_middleware.recorder import Recorder
 from convert_middleware.settings import Settings
 from convert_middleware.visitor import News, Visitor
 from convert_middleware.wire import MAX_URL

@@ -13,7 +13,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.recorder import Loaded, Page, Recorder, enter
+from convert_middleware.page import Loaded, Page
+from convert_middleware.recorder import Recorder, enter
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker

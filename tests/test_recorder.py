@@ -13,7 +13,8 @@ import pytest
 from convert_middleware.errors import ArgumentError, ArgumentTypeError, OutsideRequestError
 from convert_middleware.hooks import Announcer, ArgumentRejected, Event, VariationConflict, VisitorForgotten
 from convert_middleware.model import MAX_ID
-from convert_middleware.recorder import Loaded, Page, Recorder, current, enter, leave
+from convert_middleware.page import Loaded, Page
+from convert_middleware.recorder import Recorder, current, enter, leave
 from convert_middleware.visitor import News, Visitor
 from tests.histories import NOW, VISITOR_ID
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convert_middleware import Recorder
-from convert_middleware.recorder import Loaded, Page
+from convert_middleware.page import Loaded, Page
 
 if TYPE_CHECKING:
     from convert_middleware import Tracker

@@ -1,0 +1,262 @@
+"""The state of one visitor during one request, and what of it is news.
+
+The page knows no argument checks; the recorder, its public face, has made them. Where cookies come from and
+where hits go is its host's affair; time and everything else is handed in by that.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from convert_middleware.hooks import (
+    Announcer,
+    ArgumentRejected,
+    VariationConflict,
+    VisitorForgotten,
+    visitor_hash,
+)
+from convert_middleware.visitor import News, Visitor
+
+if TYPE_CHECKING:
+    from convert_middleware.errors import ArgumentError
+    from convert_middleware.model import Transaction
+
+
+class Host(Protocol):
+    """What a page asks of the engine that made it."""
+
+    @property
+    def announcer(self) -> Announcer: ...  # noqa: D102 - a plain attribute
+
+    @property
+    def strict(self) -> bool: ...  # noqa: D102 - a plain attribute
+
+    def now(self) -> int:
+        """Return seconds since the epoch."""
+
+    def send_news(self, page: Page) -> None:
+        """Send what is news on the page; never raises."""
+
+    def write_token(self, visitor: Visitor, *, excluded: bool) -> str:
+        """Return signed text that the visitor can be resumed from."""
+
+    def forget(self, visitor: Visitor) -> None:
+        """Drop what is remembered of the visitor."""
+
+    def owes(self, visitor: Visitor) -> bool:
+        """Tell whether something must be told again although this request records nothing."""
+
+
+class Loaded(NamedTuple):
+    """What a request begins with.
+
+    Attributes:
+        visitor: The state.
+        stale: Whether the cookie should be written anew when something is recorded.
+        excluded: Whether the request is not counted: records work on this page, and nothing of them is kept.
+        withdrawn: Whether the browser's cookie has to go.
+    """
+
+    visitor: Visitor
+    stale: bool = False
+    excluded: bool = False
+    withdrawn: bool = False
+
+
+class Page:
+    """The state of one visitor during one request.
+
+    Args:
+        host: The engine.
+        load: Returns the visitor of the request, and whether the cookie should be written anew; called when
+            somebody asks for state.
+        shown: Whether exposures count from the start, as there is no response to wait for.
+    """
+
+    __slots__ = (
+        "_exposures",
+        "_goals",
+        "_host",
+        "_kept",
+        "_load",
+        "_lock",
+        "_stale",
+        "_transactions",
+        "_visitor",
+        "dirty",
+        "ended",
+        "excluded",
+        "forgotten",
+        "loaded",
+        "shown",
+        "touched",
+        "withdrawn",
+    )
+
+    def __init__(self, host: Host, load: Callable[[], Loaded], *, shown: bool = False) -> None:
+        self._host = host
+        self._load = load
+        self._visitor: Visitor | None = None
+        self.loaded: Visitor | None = None  # the state that the request began with
+        self._kept: Visitor | None = None  # the state as the browser has it, or will have
+        self._stale = False
+        self._exposures: list[int] = []
+        self._goals: list[int] = []
+        self._transactions: list[Transaction] = []
+        # A sync endpoint records in a thread while the async part of the same request records too.
+        self._lock = threading.RLock()
+        self.shown = shown  # the response has left, so that exposures count
+        self.touched = False  # something was recorded
+        self.dirty = False  # there is something to tell since the door last looked
+        self.ended = False
+        self.excluded = False  # nothing of this request is kept or sent
+        self.withdrawn = False  # the visitor denies consent, and came with a cookie
+        self.forgotten = False
+
+    @property
+    def used(self) -> bool:
+        """Whether somebody asked for the visitor's state."""
+        return self._visitor is not None
+
+    @property
+    def visitor(self) -> Visitor:
+        """The state, read from the cookies when it is first asked for."""
+        visitor = self._visitor
+        if visitor is not None:
+            return visitor
+        with self._lock:
+            if self._visitor is None:
+                self.loaded, self._stale, self.excluded, self.withdrawn = self._load()
+                self._visitor = self._kept = self.loaded
+                self.dirty = not self.excluded and self._host.owes(self.loaded)
+            return self._visitor
+
+    @property
+    def changed(self) -> bool:
+        """Whether this request's records changed the state."""
+        return self._visitor is not self.loaded
+
+    def present(self, experiment_id: int, variation_id: int) -> int:
+        """Record an exposure; return the variation this visitor has."""
+        with self._lock:
+            visitor = self.visitor
+            self.touched = self.dirty = True
+            kept = visitor.variation(experiment_id)
+            if kept is None and not self.forgotten:
+                self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
+                self._exposures.append(experiment_id)
+        if kept is None:
+            if self.ended:
+                self.flush()
+            return variation_id
+        if kept != variation_id:
+            self._host.announcer.announce(
+                VariationConflict(
+                    visitor=visitor_hash(visitor.visitor_id),
+                    experiment_id=experiment_id,
+                    kept=kept,
+                    asked=variation_id,
+                )
+            )
+        return kept
+
+    def reach(self, goal_id: int, experiments: tuple[int, ...] | None) -> bool:
+        """Record a goal; return whether it was reached for the first time."""
+        with self._lock:
+            visitor = self.visitor
+            self.touched = self.dirty = True
+            if self.forgotten:
+                return False
+            self._visitor = visitor.reach(goal_id, self._host.now(), experiments)
+            first = goal_id not in visitor.goals
+            if first:
+                self._goals.append(goal_id)
+        if self.ended:
+            self.flush()
+        return first
+
+    def pay(self, transaction: Transaction) -> bool:
+        """Record a transaction; return False if it was recorded before."""
+        with self._lock:
+            visitor = self.visitor
+            self.touched = self.dirty = True
+            if self.forgotten or visitor.has_paid(transaction.transaction_id):
+                return False
+            self._visitor = visitor.pay(transaction.transaction_id, self._host.now())
+            self._transactions.append(transaction)
+        if self.ended:
+            self.flush()
+        return True
+
+    def forget(self) -> None:
+        """Drop all state and news of this visitor; the door deletes the cookie."""
+        with self._lock:
+            visitor = self.visitor
+            self._exposures, self._goals, self._transactions = [], [], []
+            self._visitor = self._kept = Visitor(visitor.visitor_id, visitor.issued_at)
+            self.forgotten = self.touched = True
+        self._host.forget(visitor)
+        self._host.announcer.announce(VisitorForgotten(visitor=visitor_hash(visitor.visitor_id)))
+
+    def flush(self) -> None:
+        """Send what is news now."""
+        self._host.send_news(self)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the browser's cookie has to go."""
+        return self.forgotten or self.withdrawn
+
+    def to_save(self) -> Visitor | None:
+        """Return the state a response's cookie should carry; None: leave the browser's as it is."""
+        if (
+            self.touched
+            and not (self.forgotten or self.excluded)
+            and (self._visitor is not self._kept or self._stale)
+        ):
+            return self.visitor
+        return None
+
+    def withhold(self) -> None:
+        """Take back exposures that were recorded and not shown: this response presents nothing."""
+        with self._lock:
+            if self._exposures:
+                visitor = self.visitor.without_last(len(self._exposures))
+                self._visitor = self._kept if visitor == self._kept else visitor
+                self._exposures = []
+
+    def saved(self, visitor: Visitor) -> None:
+        """Take note that a cookie with this state has left."""
+        self._kept, self._stale = visitor, False
+
+    def take(self) -> News | None:
+        """Return what is news and start afresh; exposures that are not shown yet stay behind."""
+        if self.excluded:
+            self._exposures, self._goals, self._transactions = [], [], []
+        if not (self._exposures or self._goals or self._transactions):
+            return None
+        with self._lock:
+            visitor, exposures = self.visitor, self._exposures
+            if exposures and not self.shown:
+                visitor, exposures = visitor.without_last(len(exposures)), []
+            else:
+                self._exposures = []
+            goals, self._goals = self._goals, []
+            transactions, self._transactions = self._transactions, []
+        return News(visitor, exposures, goals, transactions)
+
+    def write_token(self) -> str:
+        """Return signed text that stands for this visitor."""
+        visitor = self.visitor
+        return self._host.write_token(visitor, excluded=self.excluded)
+
+    def reject(self, error: ArgumentError) -> None:
+        """Raise ``error``, or announce it where the page must go on."""
+        if self._host.strict:
+            raise error
+        announcer = self._host.announcer
+        announcer.announce(ArgumentRejected(argument=error.argument, reason=error.reason))
+        announcer.log(logging.ERROR, "argument", "Nothing was recorded: %s %s.", error.argument, error.reason)
