@@ -169,10 +169,10 @@ def test_receive_is_handed_on_as_the_same_object(convert: Convert) -> None:
         handed.append(receive)
 
     receive = one_request()
-    for kind in ("http", "websocket", "lifespan", "shop.custom"):
+    for kind in ("http", "websocket", "shop.custom"):
         anyio.run(convert.door(app), {"type": kind, "headers": []}, receive, Answer().take)
 
-    assert handed == [receive] * 4
+    assert handed == [receive] * 3
 
 
 def test_a_connection_of_an_unknown_type_passes_as_it_is(convert: Convert) -> None:
