@@ -254,29 +254,21 @@ class Tracker:
                 state = read_state(told)
                 visitor = visitor.with_browser(state.exposures, state.goals)
             return Loaded(visitor, stale)
-        visitor, _ = self.load(cookies)
         if not (reason.denies and cookies):
-            return Loaded(visitor, excluded=True)
-        self._withdraw(visitor)
+            return Loaded(self.load(cookies)[0], excluded=True)
+        for visitor, _ in self._read_cookies(cookies, self._clock()):
+            self._withdraw(visitor)
         return Loaded(self.load(())[0], excluded=True, withdrawn=True)
 
     def load(self, cookies: Iterable[bytes]) -> tuple[Visitor, bool]:
         """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
         now = self._clock()
-        visitor: Visitor | None = None
-        stale = False
-        for text in cookies:
-            try:
-                found, old_key = self._read_cookie(text, now)
-            except RejectedError as error:
-                with self._lock:
-                    self._rejected[error.reason] += 1
-                self.announcer.announce(CookieRejected(reason=error.reason))
-                continue
-            stale = stale or old_key or visitor is not None
-            visitor = found if visitor is None else visitor.merge(found)
-        if visitor is None:
+        found = self._read_cookies(cookies, now)
+        if not found:
             return Visitor(token_hex(16), int(now)), False
+        visitor, stale = found[0]
+        for other, _ in found[1:]:
+            visitor, stale = visitor.merge(other), True
         complete = self._memory.complete(visitor, now)
         return complete, stale or complete != visitor
 
@@ -352,9 +344,21 @@ class Tracker:
     def _withdraw(self, visitor: Visitor) -> None:
         """Drop everything of a visitor who was counted and denies it now."""
         self.forget(visitor)
-        if self._writer.withdraw(visitor.visitor_id):
+        if self._writer.withdraw(visitor.visitor_id, self._clock()):
             self.announcer.announce(VisitorWithdrew(visitor=visitor_hash(visitor.visitor_id)))
             self._delivery.wake()
+
+    def _read_cookies(self, cookies: Iterable[bytes], now: float) -> list[tuple[Visitor, bool]]:
+        """Return what :meth:`_read_cookie` does of each that is valid; count the others."""
+        found: list[tuple[Visitor, bool]] = []
+        for text in cookies:
+            try:
+                found.append(self._read_cookie(text, now))
+            except RejectedError as error:
+                with self._lock:
+                    self._rejected[error.reason] += 1
+                self.announcer.announce(CookieRejected(reason=error.reason))
+        return found
 
     def _read_cookie(self, text: bytes, now: float) -> tuple[Visitor, bool]:
         """Return the state in a cookie, and whether an old key had signed it."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery import Receipt
+from convert_middleware.delivery import Receipt, Recent
 from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDropped
 from convert_middleware.visitor import News
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
 MOST_ASKED: Final = 10_000  # as many may wait for the answer of a shared ledger
 TOGETHER: Final = 200  # visitors a shared ledger is asked about at once
+WITHDRAWN: Final = 10_000  # visitors at least of whom no attempt that failed is repeated
 
 
 class SharedLedger(Protocol):
@@ -86,7 +87,8 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._writing = False
         self._asked: list[_Waiting] = []  # a shared ledger is being asked about them
-        self._withdrawn: deque[str] = deque()  # visitors of whom nothing may be sent any more
+        self._withdrawn: deque[str] = deque()  # visitors whose hits the outbox has still to drop
+        self._withdrew: Recent[str, float] = Recent(WITHDRAWN)  # when
         self._returned: deque[Receipt] = deque(maxlen=TOGETHER * 25)  # to be given back to it
         if self._shared is not None:
             self._shared.after_fork()
@@ -117,8 +119,14 @@ class Writer:
             finally:
                 self._lock.release()
 
-    def withdraw(self, visitor_id: str) -> bool:
-        """Have all that waits of a visitor dropped; return False if that was asked for already."""
+    def withdraw(self, visitor_id: str, now: float) -> bool:
+        """Have all that waits of a visitor dropped; return False if that was asked for already.
+
+        Args:
+            visitor_id: The visitor.
+            now: When they withdrew, in seconds since the epoch.
+        """
+        self._withdrew.put(visitor_id, now)
         if visitor_id in self._withdrawn:
             return False
         self._withdrawn.append(visitor_id)
@@ -127,6 +135,11 @@ class Writer:
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
         return self._ledger.owes(visitor_id) or (self._shared is not None and self._shared.owes(visitor_id))
+
+    def withdrew(self, visitor: str, accepted_at: float) -> bool:
+        """Tell whether a hit is of a visitor who has withdrawn consent since it was accepted."""
+        moment = self._withdrew.get(visitor)
+        return moment is not None and accepted_at <= moment
 
     # --- in the delivery thread, or wherever somebody wants to know what waits ---------------------------
 
@@ -166,10 +179,11 @@ class Writer:
     async def _purge(self) -> None:
         while self._withdrawn:
             visitor_id = self._withdrawn[0]
-            for _ in range(len(self._waiting)):  # requests go on bringing news meanwhile
-                each = self._waiting.popleft()
-                if each[0].visitor.visitor_id != visitor_id:
-                    self._waiting.append(each)
+            with self._lock:  # what others are writing is in the outbox then
+                for _ in range(len(self._waiting)):  # requests go on bringing news meanwhile
+                    each = self._waiting.popleft()
+                    if each[0].visitor.visitor_id != visitor_id:
+                        self._waiting.append(each)
             try:
                 gone = await self._outbox.purge(visitor_id)
             except ConvertError:

@@ -43,6 +43,11 @@ class Returns:
     def finish(self) -> None:
         """Do nothing: no hit comes from here."""
 
+    def withdrew(self, visitor: str, accepted_at: float) -> bool:
+        """Return False: only the site hears of it, and takes what waits out of the outbox."""
+        del visitor, accepted_at
+        return False
+
     async def bring(self) -> None:
         """Give back what was lost; while the ledger cannot be reached it waits for the next time."""
         lost = self._outbox.lost

@@ -46,6 +46,11 @@ class _NoSource:
     def finish(self) -> None:
         """Do nothing."""
 
+    def withdrew(self, visitor: str, accepted_at: float) -> bool:
+        """Know of nobody."""
+        del visitor, accepted_at
+        return False
+
 
 class Delivery:
     """Delivers what is handed over, in a thread of its own that starts with the first hit.

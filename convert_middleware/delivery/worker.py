@@ -43,6 +43,9 @@ class Source(Protocol):
     def finish(self) -> None:
         """Offer everything at once, because the end is near; called from any thread."""
 
+    def withdrew(self, visitor: str, accepted_at: float) -> bool:
+        """Tell whether a hit is of a visitor who has withdrawn consent since it was accepted."""
+
 
 class Worker:
     """Empties an outbox.
@@ -208,7 +211,9 @@ class Worker:
         while entries := await self._outbox.take(number, now):
             fresh = []
             for entry in entries:
-                if self._policy.expired(now - entry.accepted_at - entry.waited):
+                if self._withdrew(entry):
+                    await self._withdraw(entry)
+                elif self._policy.expired(now - entry.accepted_at - entry.waited):
                     await self._drop(entry, "expired", "waited too long")
                 else:
                     fresh.append(entry)
@@ -223,7 +228,9 @@ class Worker:
         self._note_health(entry, outcome, now, news=news)
         decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
         announcer = self._announcer
-        if decision.action is Action.SETTLE:
+        if decision.action not in (Action.SETTLE, Action.DROP) and self._withdrew(entry):
+            await self._withdraw(entry)
+        elif decision.action is Action.SETTLE:
             await self._outbox.settle(entry)
             if announcer.active:
                 announcer.announce(HitDelivered(attempts=entry.attempts, age=age))
@@ -240,6 +247,13 @@ class Worker:
             announcer.log(logging.ERROR, "dead", "A hit was refused for good: %s.", decision.reason)
         else:
             await self._drop(entry, decision.reason, outcome.reason)
+
+    def _withdrew(self, entry: Entry) -> bool:
+        return self._source is not None and self._source.withdrew(entry.visitor, entry.accepted_at)
+
+    async def _withdraw(self, entry: Entry) -> None:
+        await self._outbox.drop(entry, "withdrawn")
+        self._announcer.announce(HitDropped(reason="withdrawn"))
 
     async def _drop(self, entry: Entry, reason: str, why: str) -> None:
         await self._outbox.drop(entry, reason)

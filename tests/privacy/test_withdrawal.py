@@ -1,0 +1,244 @@
+"""Who agrees is counted; who takes that back loses the cookie, and what waits of them never leaves."""
+
+from __future__ import annotations
+
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from convert_middleware import CookieOptions
+from convert_middleware.delivery.worker import LANES
+from convert_middleware.hooks import HitDropped, RequestExcluded, VisitorWithdrew, visitor_hash
+from convert_middleware.wire import decode
+from tests.delivery.conftest import until
+from tests.servers import answer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from convert_middleware import Recorder
+    from convert_middleware.browser import RequestFacts
+    from tests.privacy.conftest import Browser, Sites
+    from tests.privacy.doors import Answer, Record
+    from tests.servers import Behaviour, Seen, TrackingServer
+
+YES: Final = "cookie_choice=all"
+NO: Final = "cookie_choice=none"
+
+
+def choice(request: RequestFacts) -> bool | None:
+    """Find the visitor's choice where this site keeps it."""
+    chosen = request.cookie("cookie_choice")
+    return None if chosen is None else chosen == "all"
+
+
+def goal(number: int) -> Record:
+    return lambda convert: convert.goal(number)
+
+
+def nothing(convert: Recorder) -> str:
+    del convert
+    return "hello"
+
+
+def agreed(browser: Browser, record: Record) -> str:
+    """Let a new visitor agree and record; return the visitor's cookie."""
+    return browser.get(record, cookie=YES).cookie
+
+
+def counted(browser: Browser, record: Record) -> str:
+    """Let a new visitor be counted, and return the cookie when Convert has heard of it."""
+    cookie = browser.get(record, cookie=YES).cookie
+    assert browser.tracker.flush(5)
+    return cookie
+
+
+def refuses(browser: Browser, cookie: str, record: Record = nothing) -> Answer:
+    return browser.get(record, cookie=f"{cookie}; {NO}")
+
+
+def attributes(line: str) -> list[str]:
+    """Return what of a Set-Cookie header says which cookie it is, and where it goes."""
+    return [part for part in line.split("; ")[1:] if not part.startswith(("Max-Age=", "Expires="))]
+
+
+def arrived(server: TrackingServer) -> list[int]:
+    """Return the goals of which the server was told that they are new."""
+    hits = [decode(target.partition("?")[2]) for target in server.targets]
+    return sorted(goal for hit in hits for goal in hit.goals[: hit.new_goals])
+
+
+def test_nothing_is_kept_before_a_visitor_agrees_nor_after(sites: Sites) -> None:
+    browser = sites.open(consent=choice)
+    assert browser.get(goal(331)).cookies == []
+    assert browser.convert.hits() == []
+
+    first = browser.get(goal(331), cookie=YES)
+    assert first.body == "True"
+    visitor_id = browser.get(lambda convert: convert.visitor_id, cookie=f"{first.cookie}; {YES}").body
+    (hit,) = browser.convert.hits()
+    assert hit.goals == (331,)
+
+    last = refuses(browser, first.cookie, goal(331))
+    assert last.body == "True"  # nobody knows this visitor any more
+    (line,) = last.cookies
+    assert line.startswith("convert_visitor=;")
+    assert "Max-Age=0" in line
+    assert browser.convert.told(VisitorWithdrew) == [VisitorWithdrew(visitor=visitor_hash(visitor_id))]
+    assert browser.tracker.stats().excluded == {"consent unknown": 1, "consent denied": 1}
+
+    assert refuses(browser, "a=1", goal(331)).cookies == []
+    assert browser.convert.hits() == []
+    assert len(browser.convert.told(VisitorWithdrew)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "scheme"),
+    [
+        (CookieOptions(), "http"),
+        (CookieOptions(), "https"),
+        (CookieOptions(name="who", path="/shop", domain="shop.example", samesite="strict"), "http"),
+        (CookieOptions(name="__Host-who", secure=True, samesite="none", partitioned=True), "https"),
+    ],
+)
+def test_the_cookie_is_deleted_with_the_attributes_it_was_set_with(
+    options: CookieOptions, scheme: str, sites: Sites
+) -> None:
+    browser = sites.open(consent=choice, cookie=options)
+    given = browser.get(goal(331), cookie=YES, scheme=scheme)
+    taken = browser.get(nothing, cookie=f"{given.cookie}; {NO}", scheme=scheme)
+    assert taken.cookies[0].startswith(f"{options.name}=;")
+    assert attributes(taken.cookies[0]) == attributes(given.cookies[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "headers"),
+    [({}, (("Sec-GPC", "1"),)), ({"honour_dnt": True}, (("DNT", "1"),))],
+    ids=["gpc", "dnt"],
+)
+def test_a_browser_that_begins_to_say_no_withdraws(
+    options: dict[str, Any], headers: tuple[tuple[str, str], ...], sites: Sites
+) -> None:
+    browser = sites.open(**options)
+    cookie = counted(browser, goal(331))
+    untouched = browser.get(nothing, cookie=cookie, headers=headers)
+    assert untouched.headers == [("content-type", "text/plain")]
+    left = browser.get(goal(332), cookie=cookie, headers=headers)
+    assert "Max-Age=0" in left.cookies[0]
+    assert len(browser.convert.told(VisitorWithdrew)) == 1
+    assert len(browser.convert.hits()) == 1
+
+
+def test_a_visitor_withdraws_on_a_page_that_records_nothing(sites: Sites) -> None:
+    browser = sites.open(consent=choice)
+    cookie = counted(browser, goal(331))
+    gone = refuses(browser, cookie)
+    assert gone.body == "hello"
+    assert "Max-Age=0" in gone.cookies[0]
+    assert ("cache-control", "private") in gone.headers  # the deletion is that visitor's own
+    assert len(browser.convert.told(VisitorWithdrew)) == len(browser.convert.told(RequestExcluded)) == 1
+
+
+def test_who_withdrew_and_agrees_again_is_somebody_new(sites: Sites) -> None:
+    browser = sites.open(consent=choice)
+    cookie = counted(browser, lambda convert: [convert.experiment(11, 12), convert.goal(331)])
+    refuses(browser, cookie)
+    again = browser.get(lambda convert: [convert.experiment(11, 13), convert.goal(331)], cookie=YES)
+    assert again.body == "[13, True]"
+    first, second = browser.convert.hits()
+    assert [first.exposures[0].variation_id, second.exposures[0].variation_id] == [12, 13]
+    assert first.new_goals == second.new_goals == 1
+
+
+def outbox_option(kind: str, folder: Path) -> dict[str, Any]:
+    return {"outbox": f"sqlite:///{folder}/outbox.db" if kind == "sqlite" else "memory://"}
+
+
+@pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no-hooks"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_what_waits_of_who_withdraws_never_leaves_and_all_else_does(
+    kind: str, hooks: bool, sites: Sites, tmp_path: Path, tracking_server: TrackingServer
+) -> None:
+    options = outbox_option(kind, tmp_path) | ({} if hooks else {"hooks": ()})
+    browser = sites.open(consent=choice, **options)
+    server_answers = browser.convert.hold()
+    for number in range(LANES):
+        agreed(browser, goal(1000 + number))
+    until(lambda: browser.tracker.stats().in_flight == LANES)
+    anna = agreed(browser, goal(331))
+    browser.get(goal(332), cookie=f"{anna}; {YES}")
+    agreed(browser, goal(333))
+    refuses(browser, anna)
+    server_answers.set()
+    assert browser.tracker.flush(5)
+
+    assert arrived(tracking_server) == [333, *range(1000, 1000 + LANES)]
+    stats = browser.tracker.stats()
+    assert stats.delivered == LANES + 1
+    assert stats.dropped == {"withdrawn": 2}
+    if hooks:
+        assert browser.convert.told(HitDropped) == [HitDropped(reason="withdrawn")] * 2
+
+
+def held(server: TrackingServer, then: Behaviour) -> Event:
+    """Have the server answer nothing until the event is set, and then this."""
+    released = Event()
+
+    def choose(seen: Seen) -> Behaviour:
+        del seen
+        assert released.wait(5.0)
+        return then
+
+    server.default = choose
+    return released
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("status", [200, 503, 404])
+def test_a_hit_in_flight_when_its_visitor_withdraws_gets_no_second_attempt(
+    status: int, kind: str, sites: Sites, tmp_path: Path, tracking_server: TrackingServer
+) -> None:
+    browser = sites.open(consent=choice, **outbox_option(kind, tmp_path))
+    server_answers = held(tracking_server, answer(status))
+    cookie = agreed(browser, goal(331))
+    tracking_server.until_requests(1)
+    refuses(browser, cookie)
+    server_answers.set()
+    assert browser.tracker.flush(5)
+
+    assert arrived(tracking_server) == [331]
+    stats = browser.tracker.stats()
+    if status == 200:
+        assert (stats.delivered, stats.dropped) == (1, {})
+    else:
+        assert (stats.delivered, stats.dead, stats.dropped) == (0, 0, {"withdrawn": 1})
+        assert browser.convert.told(HitDropped) == [HitDropped(reason="withdrawn")]
+
+
+@pytest.mark.parametrize("headers", [(("Sec-GPC", "1"),), ()], ids=["gpc", "consent"])
+def test_a_forged_cookie_is_deleted_and_withdraws_nobody(
+    headers: tuple[tuple[str, str], ...], sites: Sites
+) -> None:
+    browser = sites.open(consent=choice)
+    gone = browser.get(goal(331), cookie=f"convert_visitor=1.forged.text; {NO}", headers=headers)
+    assert "Max-Age=0" in gone.cookies[0]
+    assert browser.convert.told(VisitorWithdrew) == []
+    assert browser.tracker.stats().rejected_cookies == {"signature": 1}
+
+
+def test_of_a_browser_with_cookies_of_two_visitors_both_withdraw(
+    sites: Sites, tracking_server: TrackingServer
+) -> None:
+    browser = sites.open(consent=choice)
+    server_answers = browser.convert.hold()
+    for number in range(LANES):
+        agreed(browser, goal(1000 + number))
+    until(lambda: browser.tracker.stats().in_flight == LANES)
+    one, two = agreed(browser, goal(331)), agreed(browser, goal(332))
+    refuses(browser, f"{one}; {two}")
+    server_answers.set()
+    assert browser.tracker.flush(5)
+    assert arrived(tracking_server) == [*range(1000, 1000 + LANES)]
+    assert browser.tracker.stats().dropped == {"withdrawn": 2}
+    assert len(set(browser.convert.told(VisitorWithdrew))) == 2
