@@ -155,8 +155,11 @@ class ShelteredOutbox(MemoryOutbox):
         Raises:
             ConvertError: The store cannot work at the moment.
         """
+        owed = [entry for entry, _ in self._owed if entry.visitor == visitor]
         self._owed = [(entry, due) for entry, due in self._owed if entry.visitor != visitor]
-        return await super().purge(visitor) + await self.store.purge(visitor)
+        for entry in owed:  # in flight still, as the store has it
+            await self.store.drop(entry, "withdrawn")
+        return len(owed) + await super().purge(visitor) + await self.store.purge(visitor)
 
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
