@@ -11,23 +11,30 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from benchmarks.figures import Line, compare
 from benchmarks.in_process import (
+    Environ,
     Receive,
     Scope,
     Send,
+    Serve,
     added,
     answer,
+    answer_wsgi,
+    asgi,
     bare,
+    bare_wsgi,
     cpu_times,
+    environ,
     headers_of_answer,
     request,
+    wsgi,
 )
 from benchmarks.stalled import stalled_tracker, wait_for_lanes
 from benchmarks.visitors import LARGE, SMALL, USUAL, Size, new_goal, session_of, visitors
-from convert_middleware import ConvertMiddleware
+from convert_middleware import ConvertMiddleware, ConvertWSGIMiddleware
 from convert_middleware.cookie import MAX_AGE, CookieCodec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from convert_middleware import Tracker
 
@@ -45,16 +52,28 @@ def idle(*, quick: bool) -> list[Line]:
     with stalled_tracker(_SECRET) as tracker:
         for size, others, bar in ((USUAL, _OTHER_COOKIES, 0.6), (SMALL, b"", None)):
             ours, theirs = _cookies(size, 1, seed=1)
-            apps: dict[str, Any] = {
-                "bare": bare,
-                "ours": ConvertMiddleware(bare, tracker=tracker),
-                "session": SessionMiddleware(bare, _SECRET),
+            apps: dict[str, Serve] = {
+                "bare": asgi(bare),
+                "ours": asgi(ConvertMiddleware(bare, tracker=tracker)),
+                "session": asgi(SessionMiddleware(bare, _SECRET)),
+                "bare wsgi": wsgi(bare_wsgi),
+                "ours wsgi": wsgi(ConvertWSGIMiddleware(bare_wsgi, tracker=tracker)),
             }
-            cookies = {"bare": ours[0], "ours": ours[0], "session": theirs[0]}
-            requests = {name: partial(_several, others + cookie, batch) for name, cookie in cookies.items()}
+            requests: dict[str, Any] = {
+                name: partial(
+                    _several,
+                    environ if name.endswith("wsgi") else request,
+                    others + (theirs if name == "session" else ours)[0],
+                    batch,
+                )
+                for name in apps
+            }
             times = cpu_times(apps, requests, rounds)
             what = f"idle request, {size.name} visitor's cookie" + (" and two others" if others else " alone")
-            lines.append(compare("1", what, "µs", added(times, "ours"), added(times, "session"), bar=bar))
+            session = added(times, "session")
+            lines.append(compare("1", what, "µs", added(times, "ours"), session, bar=bar))
+            mine = added(times, "ours wsgi", "bare wsgi")
+            lines.append(compare("1", f"WSGI: {what}", "µs", mine, session, bar=bar))
         _expect(tracker.stats().accepted == 0, "the idle handler recorded something")
     return lines
 
@@ -63,15 +82,19 @@ def returning(*, quick: bool) -> list[Line]:
     """Row 2: a visitor comes back and reaches a goal."""
     plan = [(USUAL, 30, 0.75), (SMALL, 30, None), (LARGE, 10, None)]
     rounds, remembered = (10, 200) if quick else (200, _REMEMBERED)
-    return [_returning(size, rounds, batch, remembered, bar) for size, batch, bar in plan]
+    return [line for size, batch, bar in plan for line in _returning(size, rounds, batch, remembered, bar)]
 
 
-def _returning(size: Size, rounds: int, batch: int, remembered: int, bar: float | None) -> Line:
+def _returning(size: Size, rounds: int, batch: int, remembered: int, bar: float | None) -> list[Line]:
     goal = new_goal(size)
 
     async def reach(scope: Scope, _receive: Receive, send: Send) -> None:
         scope["state"]["convert"].goal(goal)
         await answer(send)
+
+    def reach_wsgi(environ: Environ, start_response: Any) -> list[bytes]:
+        environ["convert"].goal(goal)
+        return answer_wsgi(start_response)
 
     async def reach_by_hand(scope: Scope, _receive: Receive, send: Send) -> None:
         goals = scope["session"]["goals"]
@@ -85,23 +108,41 @@ def _returning(size: Size, rounds: int, batch: int, remembered: int, bar: float 
         before = tracker.stats().accepted
         number = rounds * batch + 1
         ours, theirs = _cookies(size, number, seed=2)
-        apps: dict[str, Any] = {
-            "bare": bare,
-            "ours": middleware,
-            "session": SessionMiddleware(reach_by_hand, _SECRET),
+        others, _ = _cookies(size, number, seed=4)  # visitors whom the other door has not seen
+        session = SessionMiddleware(reach_by_hand, _SECRET)
+        pools = {
+            "bare": iter(ours),
+            "ours": iter(ours),
+            "session": iter(theirs),
+            "bare wsgi": iter(others),
+            "ours wsgi": iter(others),
         }
-        pools = {"bare": iter(ours), "ours": iter(ours), "session": iter(theirs)}
-        for name in ("ours", "session"):
-            names = [key for key, _ in headers_of_answer(apps[name], request(next(pools[name])))]
+        for name, app in (("ours", middleware), ("session", session)):
+            names = [key for key, _ in headers_of_answer(app, request(next(pools[name])))]
             _expect(b"set-cookie" in names, f"{name}: the state was not saved")
-        requests = {name: partial(_next, pool, batch) for name, pool in pools.items()}
+        apps: dict[str, Serve] = {
+            "bare": asgi(bare),
+            "ours": asgi(middleware),
+            "session": asgi(session),
+            "bare wsgi": wsgi(bare_wsgi),
+            "ours wsgi": wsgi(ConvertWSGIMiddleware(reach_wsgi, tracker=tracker)),
+        }
+        requests: dict[str, Any] = {
+            name: partial(_next, environ if name.endswith("wsgi") else request, pool, batch)
+            for name, pool in pools.items()
+        }
         # Requests leave their news to the delivery thread; asking for the account has it written here.
-        times = cpu_times(apps, requests, rounds, {"ours": tracker.stats})
+        times = cpu_times(apps, requests, rounds, {"ours": tracker.stats, "ours wsgi": tracker.stats})
         stats = tracker.stats()
-        _expect(stats.accepted - before == number, "not every request handed over a hit")
+        _expect(stats.accepted - before == 2 * number - 1, "not every request handed over a hit")
         _expect(not stats.rejected_cookies, f"cookies were rejected: {stats.rejected_cookies}")
     what = f"returning visitor, {size.name}: {size.experiments} experiments, {size.goals} goals, one new"
-    return compare("2", what, "µs", added(times, "ours"), added(times, "session"), bar=bar)
+    yardstick = added(times, "session")
+    lines = [compare("2", what, "µs", added(times, "ours"), yardstick, bar=bar)]
+    if bar is not None:
+        mine = added(times, "ours wsgi", "bare wsgi")
+        lines.append(compare("2", f"WSGI: {what}", "µs", mine, yardstick, bar=bar))
+    return lines
 
 
 def _fill(tracker: Tracker, middleware: ConvertMiddleware, number: int) -> None:
@@ -126,12 +167,12 @@ def _cookies(size: Size, number: int, seed: int) -> tuple[list[bytes], list[byte
     return ours, theirs
 
 
-def _several(cookie: bytes, number: int) -> list[Scope]:
-    return [request(cookie) for _ in range(number)]
+def _several(make: Callable[[bytes], Any], cookie: bytes, number: int) -> list[Any]:
+    return [make(cookie) for _ in range(number)]
 
 
-def _next(pool: Iterator[bytes], number: int) -> list[Scope]:
-    return [request(_OTHER_COOKIES + cookie) for cookie in islice(pool, number)]
+def _next(make: Callable[[bytes], Any], pool: Iterator[bytes], number: int) -> list[Any]:
+    return [make(_OTHER_COOKIES + cookie) for cookie in islice(pool, number)]
 
 
 def _expect(true: bool, otherwise: str) -> None:

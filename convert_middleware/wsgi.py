@@ -32,7 +32,6 @@ R = TypeVar("R")
 
 _INSTALLED: Final = "convert_middleware.doors"  # (project, cookie name) of the doors passed so far
 _HEADER: Final = "HTTP_"
-_PLACE: Final = frozenset({"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"})
 
 
 class StartResponse(Protocol):
@@ -108,14 +107,13 @@ class _Exchange:
         self._secure = environ.get("wsgi.url_scheme") == "https"
         self._came_known = name.decode() in environ.get("HTTP_COOKIE", "")
         # Read when somebody asks for state; by then the application may have changed its environ.
-        asked = {key: value for key, value in environ.items() if key.startswith(_HEADER) or key in _PLACE}
-        self._page = Page(tracker, partial(_meet, tracker, name, asked))
+        self._page = Page(tracker, partial(_meet, tracker, name, environ.copy()))
         recorder = Recorder(self._page)
         environ["convert"] = recorder
-        # Iterating may go on in another thread or greenlet, where current() has to work as well.
         self._started = False
         self._saved: Visitor | None = None
         self._busy = 0  # the thread that runs the application now
+        # Iterating may go on in another thread or greenlet, where current() has to work as well.
         self._context = copy_context()
         self._context.run(enter, recorder)
 
@@ -252,7 +250,7 @@ class _SizedBody(_Body):
         return len(self._body)
 
 
-def _meet(tracker: Tracker, name: bytes, asked: dict[str, str]) -> Loaded:
+def _meet(tracker: Tracker, name: bytes, asked: Environ) -> Loaded:
     """Return what a request begins with; WSGI has bytes as text of latin-1."""
     headers = [
         (key.removeprefix(_HEADER).replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
