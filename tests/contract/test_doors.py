@@ -308,6 +308,7 @@ def test_the_cookie_is_found_among_whatever_else_a_browser_sends(both: Both) -> 
 def test_several_cookies_of_our_name_are_merged_into_one_visitor(both: Both) -> None:
     """As after a change of domain or path, or one of a parent domain: the browser sends both."""
     both.ask(LANDING)
+    both.sleep(60)
     both.ask(GOAL, cookie="")
     both.hits()
 
