@@ -1,4 +1,4 @@
-"""Which requests are counted: the visitor's own signs first, then the site's rules, bots and consent.
+"""Which requests are counted: the site's rule first, then what the browser says, bots and consent.
 
 One decision a request, made when somebody first asks for state, with its reason counted and announced. It
 knows nothing of cookies' contents and of counting.
