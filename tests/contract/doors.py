@@ -84,11 +84,11 @@ Serve = Callable[[list[Tracker], Page, Request], Answer]
 
 
 def asgi(trackers: list[Tracker], page: Page, request: Request) -> Answer:
-    """Serve a request through ASGI doors, the outermost first."""
+    """Serve a request through ASGI doors, the outermost first; through none if there are none."""
     answer = Answer()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        recorder = scope["state"]["convert"]
+        recorder = scope["state"].get("convert")  # none without a door
         answer.got.append(page.record(recorder))
         headers = [(key.encode(), value.encode("latin-1")) for key, value in page.headers]
         await send({"type": "http.response.start", "status": page.status, "headers": headers})
@@ -139,11 +139,11 @@ def asgi(trackers: list[Tracker], page: Page, request: Request) -> Answer:
 
 
 def wsgi(trackers: list[Tracker], page: Page, request: Request) -> Answer:
-    """Serve a request through WSGI doors, the outermost first."""
+    """Serve a request through WSGI doors, the outermost first; through none if there are none."""
     answer = Answer()
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
-        recorder = environ["convert"]
+        recorder = environ.get("convert")
         answer.got.append(page.record(recorder))
         start_response(f"{page.status} Status", list(page.headers))
         return pieces(recorder)
@@ -176,7 +176,7 @@ def wsgi(trackers: list[Tracker], page: Page, request: Request) -> Answer:
     except Exception as error:  # noqa: BLE001 - whatever the page raised is part of the story
         answer.raised = type(error).__name__
     if began is not None:
-        began.body.close()  # type: ignore[attr-defined]  # every body of ours has it
+        began.body.close()  # type: ignore[attr-defined]  # every body here has it
         answer.status = int(began.status[:3])
         answer.headers = [(key.lower(), value) for key, value in began.headers]
     return answer
