@@ -218,3 +218,118 @@ def test_taking_back_the_last_experiments_takes_back_their_credits() -> None:
     assert visitor.without_last(1).triplets() == [Exposure(11, 12, (331,))]
     assert visitor.without_last(2).triplets() == []
     assert visitor.without_last(1).present(31, 32, NOW).triplets()[1] == Exposure(31, 32)
+
+
+@st.composite
+def browsers(draw: st.DrawFn) -> tuple[list[Exposure], tuple[int, ...]]:
+    """Return what a browser's cookie tells: its exposures, and the goals in the order they stand there."""
+    few = st.integers(1, 6)
+    fired = st.lists(few, unique=True, max_size=4).map(tuple)
+    told = draw(st.lists(st.builds(Exposure, few, few, fired), unique_by=lambda each: each[0], max_size=6))
+    return told, tuple(dict.fromkeys([goal for each in told for goal in each.goals]))
+
+
+def triplets(visitor: Visitor) -> dict[int, tuple[int, set[int]]]:
+    return {key: (variation, set(goals)) for key, variation, goals in visitor.triplets()}
+
+
+few_visitors = visitors(st.integers(1, 6))
+
+
+@given(few_visitors, browsers())
+def test_what_the_browser_counted_takes_nothing_from_us(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]]
+) -> None:
+    joined = visitor.with_browser(*told)
+    assert joined.merge(visitor) == joined
+    assert {key: joined.variation(key) for key in visitor.experiments} == dict(
+        zip(visitor.experiments, visitor.variations, strict=True)
+    )
+    for mine, when, whole, then in (
+        (visitor.experiments, visitor.presented_at, joined.experiments, joined.presented_at),
+        (visitor.goals, visitor.reached_at, joined.goals, joined.reached_at),
+    ):
+        assert dict(zip(mine, when, strict=True)).items() <= dict(zip(whole, then, strict=True)).items()
+    assert (joined.visitor_id, joined.issued_at) == (visitor.visitor_id, visitor.issued_at)
+    assert (joined.transactions, joined.paid_at) == (visitor.transactions, visitor.paid_at)
+
+
+@given(few_visitors, browsers())
+def test_what_the_browser_counted_is_known_from_then_on(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]]
+) -> None:
+    exposures, goals = told
+    joined = visitor.with_browser(*told)
+    assert set(joined.experiments) == {*visitor.experiments, *[each.experiment_id for each in exposures]}
+    assert set(joined.goals) == {*visitor.goals, *goals}
+
+
+@given(few_visitors, browsers())
+def test_an_experiment_holds_the_goals_that_either_of_us_credited_to_its_variation(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]]
+) -> None:
+    ours, theirs = triplets(visitor), {each.experiment_id: each for each in told[0]}
+    for key, (variation, goals) in triplets(visitor.with_browser(*told)).items():
+        expected = set(ours[key][1]) if key in ours else set()
+        if key in theirs and theirs[key].variation_id == variation:
+            expected |= set(theirs[key].goals)
+        assert goals == expected
+
+
+@given(few_visitors, browsers())
+def test_the_same_cookie_of_the_browser_changes_nothing_a_second_time(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]]
+) -> None:
+    joined = visitor.with_browser(*told)
+    assert joined.with_browser(*told) is joined
+    assert visitor.with_browser((), ()) is visitor
+
+
+@given(few_visitors, browsers(), st.data())
+def test_the_order_in_the_browsers_cookie_does_not_matter(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]], data: st.DataObject
+) -> None:
+    exposures, goals = data.draw(st.permutations(told[0])), data.draw(st.permutations(told[1]))
+    assert visitor.with_browser(exposures, goals) == visitor.with_browser(*told)
+
+
+@given(accounts(2), browsers())
+def test_two_pages_that_read_the_same_cookie_of_the_browser_join_to_one_account(
+    states: list[Visitor], told: tuple[list[Exposure], tuple[int, ...]]
+) -> None:
+    one, two = (state.with_browser(*told) for state in states)
+    joined = one.merge(two)
+    assert joined == two.merge(one)
+    assert set(joined.goals) == {*states[0].goals, *states[1].goals, *told[1]}
+    assert {*joined.experiments} == {*one.experiments, *two.experiments}
+
+
+@given(few_visitors, browsers())
+def test_a_goal_reached_afterwards_is_credited_to_what_the_browser_presented(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]]
+) -> None:
+    reached = visitor.with_browser(*told).reach(99, NOW + 10**6)
+    assert all(99 in goals for _, goals in triplets(reached).values())
+
+
+@given(few_visitors, browsers(), steps())
+def test_records_after_the_browsers_are_in_order_and_counted_as_ever(
+    visitor: Visitor, told: tuple[list[Exposure], tuple[int, ...]], records: list[Step]
+) -> None:
+    later = after(visitor.with_browser(*told), records)
+    for keys, column in (
+        (later.experiments, later.presented_at),
+        (later.goals, later.reached_at),
+        (later.transactions, later.paid_at),
+    ):
+        assert list(column) == sorted(column)
+        assert len(set(keys)) == len(keys) == len(column)
+    assert len(later.credited) == len(later.goals)
+    assert all(credit < 1 << len(later.experiments) for credit in later.credited)
+
+
+def test_what_only_the_browser_knows_is_the_first_to_be_let_go() -> None:
+    visitor = NEWCOMER.present(11, 12, NOW + 5).reach(331, NOW + 6)
+    joined = visitor.with_browser([Exposure(21, 22, (33,))], (33,))
+    assert joined.triplets() == [Exposure(21, 22, (33,)), Exposure(11, 12, (331,))]
+    assert joined.without_oldest(experiments=1, goals=1).triplets() == visitor.triplets()
