@@ -20,7 +20,7 @@ help: ## show this list
 demo: $(stamps)/demo ## start the shop and the collector and send visitors; ONCE=1 ends after the summary
 	@$(python) -m examples.demo $(if $(filter 1,$(ONCE)),--once)
 
-test: $(stamps)/test ## run every test that needs no browser; ARGS="-k cookie" for some
+test: $(stamps)/test ## run every test that needs no Chromium and no nginx; ARGS="-k cookie" for some
 	@$(python) -m pytest $(ARGS)
 
 check: $(stamps)/check ## lint, types, imports between modules, samples in the docs
@@ -33,8 +33,8 @@ check: $(stamps)/check ## lint, types, imports between modules, samples in the d
 bench: $(stamps)/bench ## measure against the yardsticks
 	@$(python) -m benchmarks $(ARGS)
 
-browser: $(stamps)/browser ## run the tests that need Chromium
-	@$(python) -m pytest -m browser $(ARGS)
+browser: $(stamps)/browser ## run the tests that need Chromium or nginx
+	@$(python) -m pytest -m "browser or nginx" $(ARGS)
 
 setup: $(stamps)/dev ## install everything for development
 
