@@ -23,7 +23,7 @@ def test_an_uneven_loss_is_seen(lost: tuple[int, int], p: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ps", "p"), [([0.5], 0.5), ([0.5, 0.5], 0.597), ([0.05, 0.05], 0.0175), ([0.01] * 5, 0.0000156)]
+    ("ps", "p"), [([0.5], 0.5), ([0.5, 0.5], 0.597), ([0.05, 0.05], 0.0175), ([0.01] * 5, 1.404e-6)]
 )
 def test_what_is_seldom_by_chance_together_is_known(ps: list[float], p: float) -> None:
     assert combined(ps) == pytest.approx(p, rel=0.02)
