@@ -11,22 +11,21 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots, lookup
+from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots
+from convert_middleware.browser.exclusion import OPT_OUT_COOKIE
 from convert_middleware.cookie import find
 from convert_middleware.hooks import RequestExcluded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from convert_middleware.browser import AskConsent
     from convert_middleware.hooks import Announcer
 
-    Headers = Sequence[tuple[bytes, bytes]]
+    Fields = Mapping[bytes, bytes]
 
 SLOW: Final = 0.05  # seconds; a consent callable runs while the visitor waits
-# Parts of header names and cookies without which nothing has to be read.
-_SIGNS: Final = (b"sec-gpc", b"dnt", b"purpose", b"x-moz")
-_MARKS: Final = (b"conv_prevent", b"convert_")
+_SIGNS: Final = frozenset({b"sec-gpc", b"dnt", b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 
 
 class Admission:
@@ -68,16 +67,16 @@ class Admission:
         """Begin in a forked child with a lock nobody holds."""
         self._lock = threading.Lock()
 
-    def excluded(self, method: str, path: str, query: bytes, headers: Headers) -> Exclusion | None:
+    def excluded(self, method: str, path: str, query: bytes, fields: Fields) -> Exclusion | None:
         """Return why a request is not counted, or None; counted and announced.
 
         Args:
             method: Its method; ``"GET"`` for a WebSocket.
             path: Its path, percent-decoded.
             query: Its query string as it came.
-            headers: Its headers.
+            fields: Its headers by lower-case name.
         """
-        reason = self._reason(method, path, query, headers)
+        reason = self._reason(method, path, query, fields)
         if reason is not None:
             with self._lock:
                 self._excluded[reason.value] += 1
@@ -89,10 +88,10 @@ class Admission:
         with self._lock:
             return dict(self._excluded)
 
-    def _reason(self, method: str, path: str, query: bytes, headers: Headers) -> Exclusion | None:
-        if self._consent is None and self._exclude is None and not _says_something(query, headers):
-            return self._bot(headers)
-        facts = RequestFacts(method=method, path=path, query=query, get=lookup(headers), find=find)
+    def _reason(self, method: str, path: str, query: bytes, fields: Fields) -> Exclusion | None:
+        if self._consent is None and self._exclude is None and not _says_something(query, fields):
+            return self._bot(fields)
+        facts = RequestFacts(method=method, path=path, query=query, get=fields.get, find=find)
         if self._exclude is not None and self._leaves_out(facts):
             return Exclusion.RULE
         reason = exclusion(
@@ -100,12 +99,9 @@ class Admission:
         )
         return reason or self._refusal(facts)
 
-    def _bot(self, headers: Headers) -> Exclusion | None:
-        if self._is_bot is not None:
-            for name, value in headers:
-                if len(name) == 10 and name.lower() == b"user-agent":
-                    return Exclusion.BOT if self._is_bot(value) else None
-        return None
+    def _bot(self, fields: Fields) -> Exclusion | None:
+        agent = fields.get(b"user-agent")
+        return Exclusion.BOT if agent and self._is_bot is not None and self._is_bot(agent) else None
 
     def _leaves_out(self, facts: RequestFacts) -> bool:
         assert self._exclude is not None  # noqa: S101 - for the type checker
@@ -138,17 +134,6 @@ class Admission:
         return Exclusion.CONSENT_DENIED if consent is Consent.DENIED else Exclusion.CONSENT_UNKNOWN
 
 
-def _says_something(query: bytes, headers: Headers) -> bool:
+def _says_something(query: bytes, fields: Fields) -> bool:
     """Tell cheaply whether anything in the request could exclude it, bots aside."""
-    if b"conv" in query:
-        return True
-    names = b"\n".join([name for name, _ in headers]).lower()
-    if any(sign in names for sign in _SIGNS):
-        return True
-    return any(
-        mark in value
-        for name, value in headers
-        if len(name) == 6 and name.lower() == b"cookie"
-        for mark in _MARKS
-        if b"conv_" in value
-    )
+    return b"conv" in query or not _SIGNS.isdisjoint(fields) or OPT_OUT_COOKIE in fields.get(b"cookie", b"")

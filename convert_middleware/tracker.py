@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.admission import Admission
-from convert_middleware.browser import VISITOR_COOKIE, read_state
+from convert_middleware.browser import VISITOR_COOKIE, fields_of, read_state
 from convert_middleware.composer import Composer
 from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, find
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
@@ -239,18 +239,13 @@ class Tracker:
             query: Its query string as it came.
             headers: Its headers.
         """
-        lines = headers if isinstance(headers, (list, tuple)) else list(headers)
-        cookies: list[bytes] = []
-        told: list[bytes] = []  # by Convert's own script
-        for key, value in lines:
-            if len(key) == 6 and key.lower() == b"cookie":
-                cookies += find(value, name)
-                if self._reads_browser and VISITOR_COOKIE in value:
-                    told += find(value, VISITOR_COOKIE)
-        reason = self._admission.excluded(method, path, query, lines)
+        fields = fields_of(headers)
+        header = fields.get(b"cookie", b"")
+        cookies = find(header, name)
+        reason = self._admission.excluded(method, path, query, fields)
         if reason is None:
             visitor, stale = self.load(cookies)
-            if told:
+            if self._reads_browser and (told := find(header, VISITOR_COOKIE)):  # by Convert's own script
                 state = read_state(told)
                 visitor = visitor.with_browser(state.exposures, state.goals)
             return Loaded(visitor, stale)

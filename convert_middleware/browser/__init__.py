@@ -3,7 +3,7 @@
 from convert_middleware.browser.bots import load_bots
 from convert_middleware.browser.consent import Answer, AskConsent, Consent, Decision, decide
 from convert_middleware.browser.exclusion import Exclusion, IsBot, exclusion
-from convert_middleware.browser.request import RequestFacts, lookup
+from convert_middleware.browser.request import RequestFacts, fields_of
 from convert_middleware.browser.state import VISITOR_COOKIE, BrowserState, read_state
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "RequestFacts",
     "decide",
     "exclusion",
+    "fields_of",
     "load_bots",
-    "lookup",
     "read_state",
 ]

@@ -17,7 +17,7 @@ class RequestFacts:
         method: ``"GET"``, ``"POST"`` and so on; ``"GET"`` for a WebSocket.
         path: The path, percent-decoded, without query.
         query: The query string as it came, without ``?``.
-        get: Returns a header's value by its lower-case name, as :func:`lookup` makes it.
+        get: Returns a header's value by its lower-case name, as :func:`fields_of` has it.
         find: Returns the values of a cookie in a Cookie header, in order.
     """
 
@@ -51,20 +51,17 @@ class RequestFacts:
         return self.find(header, name) if header else ()
 
 
-def lookup(headers: Iterable[tuple[bytes, bytes]]) -> Get:
-    """Return a function that finds a header in a list as ASGI has it.
+def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the values of headers by their lower-case names.
 
     Lines of one name are joined: those of Cookie with ``;`` (RFC 9113, section 8.2.3), all others with a
     comma (RFC 9110, section 5.3).
     """
-    lines: dict[bytes, list[bytes]] = {}
-    for key, value in headers:
-        lines.setdefault(key.lower(), []).append(value)
-
-    def get(name: bytes) -> bytes | None:
-        found = lines.get(name)
-        if found is None:
-            return None
-        return found[0] if len(found) == 1 else (b"; " if name == b"cookie" else b", ").join(found)
-
-    return get
+    lines = headers if isinstance(headers, (list, tuple)) else list(headers)
+    fields = dict(lines)
+    if len(fields) == len(lines) and b"".join(fields).islower():
+        return fields
+    collected: dict[bytes, list[bytes]] = {}
+    for key, value in lines:
+        collected.setdefault(key.lower(), []).append(value)
+    return {name: (b"; " if name == b"cookie" else b", ").join(values) for name, values in collected.items()}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from convert_middleware.browser import RequestFacts, lookup
+from convert_middleware.browser import RequestFacts, fields_of
 from convert_middleware.cookie import find
 
 
 def request(*headers: tuple[str, str], query: str = "", path: str = "/") -> RequestFacts:
     """Return a request with these headers."""
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    return RequestFacts(method="GET", path=path, query=query.encode(), get=lookup(raw), find=find)
+    return RequestFacts(method="GET", path=path, query=query.encode(), get=fields_of(raw).get, find=find)
 
 
 def wsgi_request(environ: dict[str, str]) -> RequestFacts:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convert_middleware.browser import Exclusion, RequestFacts, exclusion, lookup
+from convert_middleware.browser import Exclusion, RequestFacts, exclusion, fields_of
 from convert_middleware.cookie import find
 from tests.browser_state.requests import request, wsgi_request
 
@@ -138,7 +138,7 @@ def test_only_what_a_visitor_says_denies_consent() -> None:
 
 
 def test_a_header_in_several_lines_is_read_as_one() -> None:
-    get = lookup([(b"Cookie", b"a=1"), (b"cookie", b"b=2"), (b"X", b"1"), (b"x", b"2"), (b"Y", b"3")])
+    get = fields_of([(b"Cookie", b"a=1"), (b"cookie", b"b=2"), (b"X", b"1"), (b"x", b"2"), (b"Y", b"3")]).get
     assert (get(b"cookie"), get(b"x"), get(b"y"), get(b"z")) == (b"a=1; b=2", b"1, 2", b"3", None)
 
 
@@ -156,7 +156,7 @@ def test_headers_and_cookies_are_looked_up_by_name() -> None:
     st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=80)), max_size=8), st.binary(max_size=80)
 )
 def test_any_headers_and_query_are_answered(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
-    asked = RequestFacts(method="GET", path="/", query=query, get=lookup(headers), find=find)
+    asked = RequestFacts(method="GET", path="/", query=query, get=fields_of(headers).get, find=find)
     assert exclusion(asked, honour_dnt=True, is_bot=knows_robot) in (None, *Exclusion)
 
 
@@ -166,7 +166,7 @@ def test_any_headers_and_query_are_answered(headers: list[tuple[bytes, bytes]], 
 def test_a_huge_header_or_query_costs_no_more_than_a_long_one(text: bytes) -> None:
     names = [b"sec-gpc", b"dnt", b"sec-purpose", b"purpose", b"x-moz", b"x-purpose"]
     asked = RequestFacts(
-        method="GET", path="/", query=text, get=lookup([(name, text) for name in names]), find=find
+        method="GET", path="/", query=text, get=fields_of([(name, text) for name in names]).get, find=find
     )
     begun = thread_time()
     assert exclusion(asked, honour_dnt=True) is None

@@ -47,7 +47,7 @@ def admission(
 
 
 def ask(admission: Admission, headers: list[tuple[bytes, bytes]] | None = None) -> str | None:
-    return admission.excluded("GET", "/", b"", headers or [])
+    return admission.excluded("GET", "/", b"", dict(headers or []))
 
 
 @pytest.mark.parametrize(("seconds", "warned"), [(SLOW / 2, 0), (SLOW * 2, 1)])
