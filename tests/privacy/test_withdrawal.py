@@ -12,9 +12,11 @@ from convert_middleware.delivery.worker import LANES
 from convert_middleware.hooks import HitDropped, RequestExcluded, VisitorWithdrew, visitor_hash
 from convert_middleware.wire import decode
 from tests.delivery.conftest import until
+from tests.redis_server import RedisServer
 from tests.servers import answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from convert_middleware import Recorder
@@ -151,17 +153,22 @@ def test_who_withdrew_and_agrees_again_is_somebody_new(sites: Sites) -> None:
     assert first.new_goals == second.new_goals == 1
 
 
-def outbox_option(kind: str, folder: Path) -> dict[str, Any]:
-    return {"outbox": f"sqlite:///{folder}/outbox.db" if kind == "sqlite" else "memory://"}
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The option of each kind of outbox in turn."""
+    if request.param == "redis":
+        with RedisServer() as server:
+            yield server.url
+    else:
+        yield f"sqlite:///{tmp_path}/outbox.db" if request.param == "sqlite" else "memory://"
 
 
 @pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no-hooks"])
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_what_waits_of_who_withdraws_never_leaves_and_all_else_does(
-    kind: str, hooks: bool, sites: Sites, tmp_path: Path, tracking_server: TrackingServer
+    outbox: str, hooks: bool, sites: Sites, tracking_server: TrackingServer
 ) -> None:
-    options = outbox_option(kind, tmp_path) | ({} if hooks else {"hooks": ()})
-    browser = sites.open(consent=choice, **options)
+    options = {} if hooks else {"hooks": ()}
+    browser = sites.open(consent=choice, outbox=outbox, **options)
     server_answers = browser.convert.hold()
     for number in range(LANES):
         agreed(browser, goal(1000 + number))
@@ -169,6 +176,7 @@ def test_what_waits_of_who_withdraws_never_leaves_and_all_else_does(
     anna = agreed(browser, goal(331))
     browser.get(goal(332), cookie=f"{anna}; {YES}")
     agreed(browser, goal(333))
+    until(lambda: browser.tracker.stats().waiting == 3)
     refuses(browser, anna)
     server_answers.set()
     assert browser.tracker.flush(5)
@@ -194,12 +202,11 @@ def held(server: TrackingServer, then: Behaviour) -> Event:
     return released
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("status", [200, 503, 404])
 def test_a_hit_in_flight_when_its_visitor_withdraws_gets_no_second_attempt(
-    status: int, kind: str, sites: Sites, tmp_path: Path, tracking_server: TrackingServer
+    status: int, outbox: str, sites: Sites, tracking_server: TrackingServer
 ) -> None:
-    browser = sites.open(consent=choice, **outbox_option(kind, tmp_path))
+    browser = sites.open(consent=choice, outbox=outbox)
     server_answers = held(tracking_server, answer(status))
     cookie = agreed(browser, goal(331))
     tracking_server.until_requests(1)
