@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 
 from convert_middleware import Settings, Tracker
 from convert_middleware.collector import create_collector
@@ -20,45 +14,12 @@ from convert_middleware.collector.serve import running
 from examples.shop import ids
 from examples.shop.app import create_app
 from examples.visitors import USER_AGENT
+from tests.browser.conftest import served
 
 if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installed
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    from playwright.sync_api import sync_playwright
-
-    assert path, "Chromium is needed for these tests: on Debian, apt install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def served_shop(tracker: Tracker, collector: str) -> Iterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(tracker, collector), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
@@ -73,7 +34,7 @@ def sites() -> Iterator[tuple[str, str]]:
                 endpoint=f"{collector}/track/",
             )
         )
-        with served_shop(tracker, collector) as shop:
+        with served(create_app(tracker, collector)) as shop:
             yield shop, collector
         tracker.close()
     app.state.collector.close()

@@ -1,0 +1,161 @@
+"""What a browser does beside following links: parallel tabs, going back, loading ahead, refusing cookies."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from examples.visitors import USER_AGENT
+from tests.browser.conftest import SWITCHES, chromium_path
+from tests.browser.test_story import new, our_cookie, visitor
+
+if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installed
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page, Playwright
+
+    from tests.asgi.conftest import Convert
+    from tests.browser.shop import Shop
+
+pytestmark = pytest.mark.browser
+HITHER = "url => { setTimeout(() => location.assign(url), 0) }"  # and does not wait for it
+
+
+def load_at_once(shop: Shop, path: str, *tabs: Page) -> None:
+    """Load a page in two tabs; the server answers when both have asked.
+
+    Their addresses differ, since Chromium asks for one address in one tab after the other.
+    """
+    shop.pair(path)
+    for number, tab in enumerate(tabs):
+        tab.evaluate(HITHER, f"{shop.url}{path}?tab={number}")
+    for number, tab in enumerate(tabs):
+        tab.wait_for_url(f"{shop.url}{path}?tab={number}")
+    shop.unpair(path)
+
+
+def test_two_tabs_that_reach_a_goal_in_the_same_moment_count_it_once(
+    chromium: Browser, convert: Convert, open_shop: Callable[..., Shop]
+) -> None:
+    shop = open_shop()
+    context = visitor(chromium)
+    tabs = [context.new_page() for _ in range(2)]
+    for tab in tabs:
+        tab.goto(f"{shop.url}/")
+    load_at_once(shop, "/goal", *tabs)
+    load_at_once(shop, "/buy", *tabs)
+
+    exposures, goals, _ = new(convert.hits())
+    assert (exposures, sorted(goals)) == (1, [331, 332])
+    for tab in tabs:  # whichever cookie the browser kept
+        tab.goto(f"{shop.url}/goal")
+        tab.goto(f"{shop.url}/buy")
+    assert convert.hits() == []
+    context.close()
+
+
+def test_two_first_loads_in_the_same_moment_are_two_visitors_and_one_of_them_stays(
+    chromium: Browser, convert: Convert, open_shop: Callable[..., Shop]
+) -> None:
+    """What nothing can help: neither request has a cookie."""
+    shop = open_shop()
+    context = visitor(chromium)
+    tabs = [context.new_page() for _ in range(2)]
+    load_at_once(shop, "/", *tabs)
+    assert new(convert.hits()) == (2, [], 0)
+
+    shown = {tab.locator("#variation").inner_text() for tab in tabs}
+    for tab in tabs:
+        tab.goto(f"{shop.url}/")
+    kept = {tab.locator("#variation").inner_text() for tab in tabs}
+    assert len(shown) == 2
+    assert len(kept) == 1
+    assert kept < shown
+    assert convert.hits() == []
+    context.close()
+
+
+def test_going_back_asks_for_nothing_and_counts_nothing(
+    chromium: Browser, convert: Convert, open_shop: Callable[..., Shop]
+) -> None:
+    shop = open_shop()
+    context = visitor(chromium)
+    page = context.new_page()
+    page.goto(f"{shop.url}/")
+    variation = page.locator("#variation").inner_text()
+    page.get_by_role("link", name="goal").click()
+    page.get_by_role("heading", name="goal").wait_for()
+    assert new(convert.hits()) == (1, [331], 0)
+    asked = len(shop.asked)
+
+    page.evaluate("() => { setTimeout(() => history.back(), 0) }")
+    page.get_by_role("heading", name="landing").wait_for()
+    assert page.evaluate("window.restored"), "from the cache for going back"
+    assert page.locator("#variation").inner_text() == variation
+    assert len(shop.asked) == asked
+    assert convert.hits() == []
+    context.close()
+
+
+def test_a_page_loaded_ahead_counts_when_the_browser_asks_for_it_as_usual_and_once(
+    chromium: Browser, convert: Convert, open_shop: Callable[..., Shop]
+) -> None:
+    shop = open_shop()
+    context = visitor(chromium)
+    page = context.new_page()
+    page.goto(f"{shop.url}/")
+    page.goto(f"{shop.url}/ahead")
+    assert ahead_of(shop, page) == [("/goal", "prefetch;prerender")]
+    assert new(convert.hits()) == (1, [], 0), "nobody has seen it, and perhaps nobody will"
+    before = our_cookie(context, shop)
+
+    page.get_by_role("link", name="goal").click()
+    page.get_by_role("heading", name="goal").wait_for()
+    assert [path for path, _ in shop.asked].count("/goal") == 1, "it was there already"
+    assert convert.hits() == []
+    assert our_cookie(context, shop) == before
+
+    for _ in range(2):
+        page.reload()
+    assert new(convert.hits()) == (0, [331], 0)
+    context.close()
+
+
+def ahead_of(shop: Shop, page: Page) -> list[tuple[str, str]]:
+    """Wait until the browser has loaded a page ahead and return what it asked for."""
+    for _ in range(400):
+        if asked := [one for one in shop.asked if one[1]]:
+            return asked
+        page.wait_for_timeout(50)
+    return []
+
+
+def test_who_refuses_cookies_gets_every_page_and_is_somebody_new_on_each(
+    playwright: Playwright, convert: Convert, open_shop: Callable[..., Shop], tmp_path: Path
+) -> None:
+    shop = open_shop()
+    settings = {"profile": {"default_content_setting_values": {"cookies": 2}}}  # as chrome://settings does
+    (tmp_path / "Default").mkdir()
+    (tmp_path / "Default" / "Preferences").write_text(json.dumps(settings))
+    context = playwright.chromium.launch_persistent_context(
+        tmp_path, executable_path=chromium_path(), args=SWITCHES, user_agent=USER_AGENT
+    )
+    page = context.new_page()
+    shown = []
+    for _ in range(2):
+        page.goto(f"{shop.url}/")
+        shown.append(page.locator("#variation").inner_text())
+    page.get_by_role("link", name="goal").click()
+    page.get_by_role("heading", name="goal").wait_for()
+    page.get_by_role("link", name="buy").click()
+    page.get_by_role("heading", name="thanks").wait_for()
+
+    assert context.cookies(shop.url) == []
+    assert len(set(shown)) == 2
+    hits = convert.hits()
+    assert new(hits) == (2, [331, 332], 1)
+    assert [len(hit.exposures) for hit in hits] == [1, 1, 0, 0], "its goals are credited to no experiment"
+    context.close()
