@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -47,6 +48,7 @@ class Cart:
 
     lines: dict[str, int] = field(default_factory=dict)
     order: Order | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def products(self) -> list[tuple[Product, int]]:
@@ -62,6 +64,15 @@ class Cart:
     def total(self) -> Decimal:
         """What they cost."""
         return sum((product.price * number for product, number in self.products), Decimal(0))
+
+    def pay(self) -> Order | None:
+        """Make an order of what is in it; None if nothing is, as when two clicks pay at the same time."""
+        with self._lock:
+            if not self.lines:
+                return None
+            self.order = Order(secrets.token_hex(6), self.total, self.count)
+            self.lines = {}
+            return self.order
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +207,13 @@ def create_app(tracker: Tracker, collector: str = "") -> FastAPI:
     async def pay(request: Request, name: Annotated[str, Form()] = "") -> Response:
         key, cart = counter.cart(request)
         to_thanks = RedirectResponse("/thanks", status_code=303)
-        if not cart.lines and cart.order is not None:  # a second click on the button
-            return finished(to_thanks, key)
-        if not cart.lines:
-            return counter.page(request, "sorry", status=409, why="Your cart is empty.")
-        if not 1 <= len(name.strip()) <= 100:
+        if cart.lines and not 1 <= len(name.strip()) <= 100:
             return counter.page(request, "sorry", status=422, why="We need a name on the parcel.")
-        # Nothing is awaited from here on, so two clicks at the same time make one order.
-        order = Order(secrets.token_hex(6), cart.total, cart.count)
-        cart.order, cart.lines = order, {}
+        order = cart.pay()
+        if order is None and cart.order is not None:  # a second click on the button
+            return finished(to_thanks, key)
+        if order is None:
+            return counter.page(request, "sorry", status=409, why="Your cart is empty.")
         # Recorded where the money is taken; whether the page with the thanks is ever seen does not matter.
         convert: Recorder = request.state.convert
         convert.goal(ids.BOUGHT)
