@@ -47,7 +47,10 @@ def begin_response(
     headers = given.copy()
     try:
         saved = page.to_save()
-        if saved is not None or page.deletes:
+        gone = page.deletes
+        if saved is not None and tracker.withdrew(saved):  # in another tab, while this page was being made
+            saved, gone = None, True
+        if saved is not None or gone:
             _set_cookie(tracker, name, headers, saved, secure=secure)
         if keepable and tracker.settings.cache_guard and guard(headers):
             tracker.announcer.announce(CacheGuarded(status=status))

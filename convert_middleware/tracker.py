@@ -205,7 +205,7 @@ class Tracker:
         except (AttributeError, TypeError, UnicodeEncodeError):
             raise TokenError(f"{type(token).__name__} is no text") from None
         visitor = self._memory.complete(visitor, now)
-        return Recorder(Page(self, lambda: Loaded(visitor), shown=True))
+        return Recorder(Page(self, lambda: Loaded(visitor, excluded=self.withdrew(visitor)), shown=True))
 
     # --- for the doors --------------------------------------------------------------------------------
 
@@ -258,7 +258,8 @@ class Tracker:
     def load(self, cookies: Iterable[bytes]) -> tuple[Visitor, bool]:
         """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
         now = self._clock()
-        found = self._read_cookies(cookies, now)
+        # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
+        found = [each for each in self._read_cookies(cookies, now) if not self.withdrew(each[0])]
         if not found:
             return Visitor(token_hex(16), int(now)), False
         visitor, stale = found[0]
@@ -300,6 +301,10 @@ class Tracker:
         self._memory.forget(visitor)
         self._ledger.forget(visitor.visitor_id)
 
+    def withdrew(self, visitor: Visitor) -> bool:
+        """Tell whether the visitor withdrew consent, perhaps while a page of theirs was being made."""
+        return self._writer.withdrew(visitor.visitor_id)
+
     def owes(self, visitor: Visitor) -> bool:
         """Tell whether an earlier hit of the visitor was finally lost, so that it has to be made good."""
         return self._writer.owes(visitor.visitor_id)
@@ -308,7 +313,7 @@ class Tracker:
         """Hand over what is news on the page; never raises."""
         try:
             news = page.take()
-            if page.forgotten or page.excluded:
+            if page.forgotten or page.excluded or (page.used and self.withdrew(page.visitor)):
                 return
             now = self._clock()
             if news is not None:

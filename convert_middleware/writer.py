@@ -136,8 +136,14 @@ class Writer:
         """Tell whether a hit of this visitor was lost and not made good yet."""
         return self._ledger.owes(visitor_id) or (self._shared is not None and self._shared.owes(visitor_id))
 
-    def withdrew(self, visitor: str, accepted_at: float) -> bool:
-        """Tell whether a hit is of a visitor who has withdrawn consent since it was accepted."""
+    def withdrew(self, visitor: str, accepted_at: float = 0.0) -> bool:
+        """Tell whether a hit is of a visitor who has withdrawn consent since it was accepted.
+
+        Args:
+            visitor: The visitor's id.
+            accepted_at: In seconds since the epoch; 0: whether the visitor withdrew at all, as far as this
+                process remembers.
+        """
         moment = self._withdrew.get(visitor)
         return moment is not None and accepted_at <= moment
 

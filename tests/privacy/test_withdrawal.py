@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -249,3 +249,35 @@ def test_of_a_browser_with_cookies_of_two_visitors_both_withdraw(
     assert arrived(tracking_server) == [*range(1000, 1000 + LANES)]
     assert browser.tracker.stats().dropped == {"withdrawn": 2}
     assert len(set(browser.convert.told(VisitorWithdrew))) == 2
+
+
+def test_a_page_that_was_being_made_meanwhile_brings_nothing_back(sites: Sites) -> None:
+    browser = sites.open(consent=choice)
+    cookie = counted(browser, goal(331))
+
+    def withdraw_in_another_tab(convert: Recorder) -> tuple[bool, bool]:
+        before = convert.goal(332)
+        tab = Thread(target=refuses, args=(browser, cookie))
+        tab.start()
+        tab.join()
+        return before, convert.goal(333)
+
+    late = browser.get(withdraw_in_another_tab, cookie=f"{cookie}; {YES}")
+    assert late.body == "(True, True)"
+    assert "Max-Age=0" in late.cookies[0]
+    assert browser.tracker.flush(5)
+    assert arrived(browser.convert.server) == [331]
+
+
+def test_a_cookie_that_outlived_its_deletion_is_nobodys(sites: Sites) -> None:
+    browser = sites.open(consent=choice)
+    cookie = counted(browser, goal(331))
+    token = browser.get(lambda convert: convert.token(), cookie=f"{cookie}; {YES}").body
+    refuses(browser, cookie)
+    again = browser.get(goal(331), cookie=f"{cookie}; {YES}")
+    assert again.body == "True"
+    assert again.cookie not in (cookie, "convert_visitor=")
+    with browser.tracker.resume(token) as convert:
+        convert.goal(334)
+    assert browser.tracker.flush(5)
+    assert arrived(browser.convert.server) == [331, 331]
