@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installe
     from tests.browser.shop import Shop
 
 pytestmark = pytest.mark.browser
+PATIENCE = 30.0  # seconds that a browser gets
 HITHER = "url => { setTimeout(() => location.assign(url), 0) }"  # and does not wait for it
 
 
@@ -107,7 +110,7 @@ def test_a_page_loaded_ahead_counts_when_the_browser_asks_for_it_as_usual_and_on
     context = visitor(chromium)
     page = context.new_page()
     page.goto(f"{shop.url}/")
-    page.goto(f"{shop.url}/ahead")
+    page.goto(f"{shop.url}/ahead-of/goal")
     assert ahead_of(shop, page) == [("/goal", "prefetch;prerender")]
     assert new(convert.hits()) == (1, [], 0), "nobody has seen it, and perhaps nobody will"
     before = our_cookie(context, shop)
@@ -127,10 +130,47 @@ def test_a_page_loaded_ahead_counts_when_the_browser_asks_for_it_as_usual_and_on
 def ahead_of(shop: Shop, page: Page) -> list[tuple[str, str]]:
     """Wait until the browser has loaded a page ahead and return what it asked for."""
     for _ in range(400):
-        if asked := [one for one in shop.asked if one[1]]:
+        if asked := loaded_ahead(shop):
             return asked
         page.wait_for_timeout(50)
     return []
+
+
+def loaded_ahead(shop: Shop) -> list[tuple[str, str]]:
+    """Return what a browser asked for without anybody seeing it."""
+    return [(path, purpose) for path, purpose in shop.asked if purpose]
+
+
+def test_a_prerendered_page_is_counted_by_what_it_asks_for_when_it_is_shown_and_once(
+    convert: Convert, open_shop: Callable[..., Shop], tmp_path: Path
+) -> None:
+    """In a Chromium that nobody drives: one that is driven prerenders nothing, it only loads ahead."""
+    shop = open_shop()
+    command = [chromium_path(), "--headless", *SWITCHES, f"--user-agent={USER_AGENT}"]
+    command += [f"--user-data-dir={tmp_path}", f"{shop.url}/ahead-of/telling?follow"]
+    chromium = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: loaded_ahead(shop) == [("/telling", "prefetch;prerender")])
+        assert convert.hits() == [], "nobody has seen it"
+        assert shop.activated == []
+
+        shop.go = True
+        until(lambda: shop.activated != [])
+    finally:
+        chromium.terminate()
+        chromium.wait(PATIENCE)
+
+    assert shop.activated[0] > 0, "it was shown as it had been prerendered"
+    assert [path for path, _ in shop.asked].count("/telling") == 1
+    assert new(convert.hits()) == (0, [333], 0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that a browser does by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
 
 
 def test_who_refuses_cookies_gets_every_page_and_is_somebody_new_on_each(
