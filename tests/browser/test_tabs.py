@@ -127,6 +127,25 @@ def test_a_page_loaded_ahead_counts_when_the_browser_asks_for_it_as_usual_and_on
     context.close()
 
 
+def test_the_same_page_tells_as_well_where_it_was_only_loaded_ahead(
+    chromium: Browser, convert: Convert, open_shop: Callable[..., Shop]
+) -> None:
+    shop = open_shop()
+    context = visitor(chromium)
+    page = context.new_page()
+    page.goto(f"{shop.url}/ahead-of/telling")
+    assert ahead_of(shop, page) == [("/telling", "prefetch;prerender")]
+    assert convert.hits() == []
+
+    page.evaluate(HITHER, f"{shop.url}/telling")
+    page.get_by_role("heading", name="telling").wait_for()
+    until(lambda: shop.activated != [])
+    page.wait_for_load_state("networkidle")
+    assert [path for path, _ in shop.asked].count("/telling") == 1
+    assert new(convert.hits()) == (0, [333], 0)
+    context.close()
+
+
 def ahead_of(shop: Shop, page: Page) -> list[tuple[str, str]]:
     """Wait until the browser has loaded a page ahead and return what it asked for."""
     for _ in range(400):
