@@ -1,0 +1,95 @@
+"""The page that tells what was run: ``docs/reference/compatibility.md``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from textwrap import wrap
+from typing import TYPE_CHECKING, Final
+
+from examples.frameworks import ASGI, WSGI
+from tests.end_to_end.process import ROOT
+
+from .servers import NOT_TRIO, PYTHON, SERVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .servers import Server
+
+PAGE: Final = ROOT / "docs" / "reference" / "compatibility.md"
+_FRAMEWORKS: Final = {  # example -> what people call it, and what is installed
+    "starlette_site": ("Starlette", "starlette"),
+    "fastapi_site": ("FastAPI", "fastapi"),
+    "litestar_site": ("Litestar", "litestar"),
+    "quart_site": ("Quart", "quart"),
+    "django_asgi_site": ("Django", "django"),
+    "falcon_asgi_site": ("Falcon", "falcon"),
+    "blacksheep_site": ("BlackSheep", "blacksheep"),
+    "flask_site": ("Flask", "flask"),
+    "django_wsgi_site": ("Django", "django"),
+    "falcon_wsgi_site": ("Falcon", "falcon"),
+    "bottle_site": ("Bottle", "bottle"),
+    "pyramid_site": ("Pyramid", "pyramid"),
+}
+_HEAD: Final = """# Compatibility
+
+What was run: in each framework the same small site
+([examples](../../examples/frameworks/__init__.py)), in each server a visit through it and a second one.
+Pages, cookies and what Convert was told are the same for every *yes*. This page is written by
+`python -m tests.matrix`; every pair is part of `make test`.
+"""
+
+
+def page(passed: Callable[[Server, str], bool]) -> str:
+    """Return the page.
+
+    Args:
+        passed: Whether a pair of a server and an example was run and all was as it should be.
+    """
+    return "\n".join((_HEAD, tables(passed), *_versions()))
+
+
+def tables(passed: Callable[[Server, str], bool]) -> str:
+    """Return the part of it that does not depend on versions."""
+    return "\n".join(_tables(passed))
+
+
+def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
+    for interface, frameworks in (("ASGI", ASGI), ("WSGI", WSGI)):
+        servers = [server for server in SERVERS if set(server.frameworks) <= set(frameworks)]
+        yield f"## {interface}\n"
+        yield from _table(
+            ("", *[_FRAMEWORKS[name][0] for name in frameworks]),
+            [(server.name, *[_cell(server, name, passed) for name in frameworks]) for server in servers],
+        )
+    yield "What cannot be:\n"
+    for name, reason in NOT_TRIO.items():
+        yield f"- {_FRAMEWORKS[name][0]} in hypercorn with trio: {reason}."
+    yield "\n## The end\n"
+    yield "What waits in memory when the server gets `SIGTERM`. In a file or in Redis nothing is lost."
+    yield "[What to do](../how-to/frameworks/the-end-of-a-wsgi-server.md) where it is.\n"
+    yield from _table(
+        ("server", "what waits"),
+        [(server.name, "is delivered" if server.delivers else "is lost") for server in SERVERS],
+    )
+    yield "uWSGI needs `--enable-threads`, and `--die-on-term` to end at all when it gets `SIGTERM`.\n"
+
+
+def _cell(server: Server, name: str, passed: Callable[[Server, str], bool]) -> str:
+    if name not in server.frameworks:
+        return "cannot"
+    return "yes" if passed(server, name) else "**no**"
+
+
+def _versions() -> Iterator[str]:
+    packages = {name for _, name in _FRAMEWORKS.values()} | {server.package for server in SERVERS} - {""}
+    yield "## Versions\n"
+    yield f"On {PYTHON}:"
+    yield from wrap(", ".join(f"{name} {version(name)}" for name in sorted(packages)) + ".", 110)
+    yield "The tests run on CPython 3.11, 3.12 and 3.13.\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+    yield ""
