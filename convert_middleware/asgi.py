@@ -191,13 +191,12 @@ class _Exchange:
             if saved is not None:
                 page.saved(saved)
             return
+        last = kind in _ENDS and self._ends(kind, message)
+        if last and self._page.ahead:
+            self._tracker.remember(self._page)
         await self._send(message)
-        if kind in _ENDS:
-            more = _ENDS[kind]
-            if self._trailers and kind != "http.response.trailers":
-                return
-            if more is None or not message.get(more, False):
-                self._complete()
+        if last:
+            self._complete()
 
     def finish(self) -> None:
         """Take note that the application has returned; nothing is awaited, whatever happened before."""
@@ -207,6 +206,13 @@ class _Exchange:
             leave(self._token)
         except ValueError:  # the application was closed from another context, where there is nothing to undo
             return
+
+    def _ends(self, kind: str, message: Message) -> bool:
+        """Tell whether nothing more of the response follows a message."""
+        more = _ENDS[kind]
+        if self._trailers and kind != "http.response.trailers":
+            return False
+        return more is None or not message.get(more, False)
 
     def _start(self, kind: str, status: int, message: Message) -> tuple[Message, Visitor | None]:
         """Return the message that starts the response with our headers, and the state in its cookie."""

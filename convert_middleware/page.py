@@ -139,6 +139,11 @@ class Page:
         """Whether this request's records changed the state."""
         return self._visitor is not self.loaded
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the state has what came too late for the response's cookie."""
+        return self._visitor is not self._kept
+
     def present(self, experiment_id: int, variation_id: int) -> int:
         """Record an exposure; return the variation this visitor has."""
         with self._lock:

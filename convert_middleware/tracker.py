@@ -332,6 +332,14 @@ class Tracker:
                 type(error).__name__,
             )
 
+    def remember(self, page: Page) -> None:
+        """Have the visitor's next request know what is on the page, as its cookie will not tell it all.
+
+        Doors call it before the last of a response leaves: that request may follow at once.
+        """
+        if page.shown and not (page.deletes or page.excluded or self.withdrew(page.visitor)):
+            self._memory.remember(page.visitor, page.loaded, self._clock())
+
     def _accept(self, news: News, now: float) -> None:
         if self._delivery.closed:
             with self._lock:

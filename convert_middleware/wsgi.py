@@ -179,6 +179,8 @@ class _Exchange:
         if self._saved is not None:
             self._page.saved(self._saved)
             self._saved = None
+        if self._page.ahead:
+            self._tracker.remember(self._page)
 
     def complete(self, *, shown: bool) -> None:
         """Take note that the response is over.

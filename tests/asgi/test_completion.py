@@ -458,3 +458,32 @@ def test_the_cookie_is_written_only_when_the_state_changed(convert: Convert) -> 
     assert len(first.cookies()) == 1
     assert second.headers("set-cookie") == []
     assert len(convert.hits()) == 1
+
+
+def test_a_request_that_follows_the_last_byte_at_once_knows_what_came_too_late_for_the_cookie(
+    convert: Convert,
+) -> None:
+    known: list[tuple[int, ...]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/next":
+            known.append(current().goals)
+            await respond()(send)
+            return
+        current().goal(331)
+        await send(START)
+        current().goal(34)
+        await send(END)
+
+    door = convert.door(app)
+    answer = Answer()
+
+    async def send(message: Message) -> None:
+        await answer.take(message)
+        if message is END:  # the visitor has it before the server's call returns
+            await visit(door, path="/next", cookie=answer.cookie())
+
+    anyio.run(door, http_scope(), one_request(), send)
+
+    assert known == [(331, 34)]
+    assert [hit.new_goals for hit in convert.hits()] == [2]

@@ -350,3 +350,28 @@ def test_https_makes_the_cookie_secure(convert: Convert) -> None:
         (line,) = serve(app, **{"wsgi.url_scheme": scheme}).header("set-cookie")
         assert ("Secure" in line) == (scheme == "https")
     assert environ()["wsgi.url_scheme"] == "http"
+
+
+def test_a_request_that_follows_the_last_chunk_at_once_knows_what_came_too_late_for_the_cookie(
+    convert: Convert,
+) -> None:
+    known: list[tuple[int, ...]] = []
+
+    def app(request: dict[str, Any], start: Any) -> Iterator[bytes]:
+        start("200 OK", [])
+        yield b"one"
+        known.append(current().goals)
+        current().goal(34)
+        yield b"two"
+
+    def site(request: dict[str, Any], start: Any) -> Iterator[bytes]:
+        current().goal(331)
+        return app(request, start)
+
+    wrapped = door(convert, site)
+    first = call(wrapped)
+    chunks = iter(first.body)
+    assert [next(chunks), next(chunks)] == [b"one", b"two"]
+    list(call(wrapped, first.cookie()).body)  # while the server has yet to close the first
+
+    assert known == [(331,), (331, 34)]
