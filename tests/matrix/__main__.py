@@ -26,7 +26,11 @@ def main() -> int:
     outcomes = Outcomes()
     code = pytest.main([str(Path(__file__).with_name("test_matrix.py"))], plugins=[outcomes])
     PAGE.write_text(page(lambda server, name: f"{server.name}-{name}" in outcomes.passed))
-    wrong = [server.name for server in SERVERS if server.name not in outcomes.passed]
+    wrong = [
+        server.name
+        for server in SERVERS
+        if server.delivers is not None and server.name not in outcomes.passed
+    ]
     if wrong:
         print(f"The end of these servers is not as the page says: {'; '.join(wrong)}", file=sys.stderr)
     return int(code)

@@ -31,6 +31,7 @@ _FRAMEWORKS: Final = {  # example -> what people call it, and what is installed
     "bottle_site": ("Bottle", "bottle"),
     "pyramid_site": ("Pyramid", "pyramid"),
 }
+_END: Final = {True: "is delivered", None: "is delivered as a rule", False: "is lost"}
 _HEAD: Final = """# Compatibility
 
 What was run: in each framework the same small site
@@ -70,7 +71,7 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
     yield "[What to do](../how-to/frameworks/the-end-of-a-wsgi-server.md) where it is.\n"
     yield from _table(
         ("server", "what waits"),
-        [(server.name, "is delivered" if server.delivers else "is lost") for server in SERVERS],
+        [(server.name, _END[server.delivers]) for server in SERVERS],
     )
     yield "uWSGI needs `--enable-threads`, and `--die-on-term` to end at all when it gets `SIGTERM`.\n"
 

@@ -26,14 +26,15 @@ class Server:
         package: What is installed.
         command: What follows ``python -m``; ``{app}`` and ``{port}`` are replaced.
         frameworks: The examples it runs.
-        delivers: Whether exit handlers or lifespan deliver what waits in memory when SIGTERM comes.
+        delivers: Whether exit handlers or lifespan deliver what waits in memory when SIGTERM comes; None: they
+            do as a rule.
     """
 
     name: str
     package: str
     command: str
     frameworks: tuple[str, ...]
-    delivers: bool = True
+    delivers: bool | None = True
 
 
 # Those that need asyncio cannot run where the server brings another loop.
@@ -67,6 +68,7 @@ SERVERS: Final = (
         "tests.matrix.uwsgi_server --http 127.0.0.1:{port} --http-keepalive --http-auto-chunked "
         "--module {app} --master --enable-threads --die-on-term",
         WSGI,
+        delivers=None,  # its workers leave from a signal handler, whatever Python is doing
     ),
     Server("granian, WSGI", "granian", "granian --interface wsgi --port {port} {app}", WSGI, delivers=False),
 )
