@@ -26,8 +26,8 @@ class Server:
         package: What is installed.
         command: What follows ``python -m``; ``{app}`` and ``{port}`` are replaced.
         frameworks: The examples it runs.
-        delivers: Whether exit handlers or lifespan deliver what waits in memory when SIGTERM comes; None: they
-            do as a rule.
+        delivers: Whether exit handlers or lifespan deliver what waits in memory when SIGTERM comes; None:
+            they do as a rule.
     """
 
     name: str
