@@ -66,6 +66,13 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
     yield "What cannot be:\n"
     for name, reason in NOT_TRIO.items():
         yield f"- {_FRAMEWORKS[name][0]} in hypercorn with trio: {reason}."
+    yield "\n## Streams and sockets\n"
+    yield "Server-sent events, files by `pathsend` (granian) and `sendfile` (gunicorn), and WebSockets work in every"
+    yield "server that has them. The cookie rides on the response that accepts a WebSocket; these servers send no header"
+    yield "of an application there, so there a visitor is only known if an earlier page has set it:\n"
+    for server in SERVERS:
+        if not server.accepts_with_headers:
+            yield f"- {server.name}"
     yield "\n## The end\n"
     yield "What waits in memory when the server gets `SIGTERM`. In a file or in Redis nothing is lost."
     yield "[What to do](../how-to/frameworks/the-end-of-a-wsgi-server.md) where it is.\n"

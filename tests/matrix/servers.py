@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -14,6 +15,7 @@ from examples.frameworks import ASGI, WSGI
 from tests.end_to_end.process import Site
 from tests.frameworks.process import SECRET
 
+FILE: Final = Path(__file__)  # what the sites of these tests send as a file
 _PATIENCE: Final = 30.0  # seconds for a server to answer
 
 
@@ -28,6 +30,7 @@ class Server:
         frameworks: The examples it runs.
         delivers: Whether exit handlers or lifespan deliver what waits in memory when SIGTERM comes; None:
             they do as a rule.
+        accepts_with_headers: Whether the headers of an application that accepts a WebSocket reach the browser.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Server:
     command: str
     frameworks: tuple[str, ...]
     delivers: bool | None = True
+    accepts_with_headers: bool = True
 
 
 # Those that need asyncio cannot run where the server brings another loop.
@@ -55,8 +59,14 @@ SERVERS: Final = (
         "hypercorn {app} --bind 127.0.0.1:{port} -k trio",
         tuple(name for name in ASGI if name not in NOT_TRIO),
     ),
-    Server("granian, ASGI", "granian", "granian --interface asgi --port {port} {app}", ASGI),
-    Server("daphne", "daphne", "daphne -b 127.0.0.1 -p {port} {app}", ASGI),
+    Server(
+        "granian, ASGI",
+        "granian",
+        "granian --interface asgi --port {port} {app}",
+        ASGI,
+        accepts_with_headers=False,
+    ),
+    Server("daphne", "daphne", "daphne -b 127.0.0.1 -p {port} {app}", ASGI, accepts_with_headers=False),
     Server("gunicorn, sync", "gunicorn", "gunicorn {app} --bind 127.0.0.1:{port}", WSGI),
     Server("gunicorn, gthread", "gunicorn", "gunicorn {app} --bind 127.0.0.1:{port} --threads 4", WSGI),
     Server("gunicorn, gevent", "gunicorn", "gunicorn {app} --bind 127.0.0.1:{port} -k gevent", WSGI),
