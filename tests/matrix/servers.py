@@ -30,7 +30,7 @@ class Server:
         frameworks: The examples it runs.
         delivers: Whether exit handlers or lifespan deliver what waits in memory when SIGTERM comes; None:
             they do as a rule.
-        accepts_with_headers: Whether the headers of an application that accepts a WebSocket reach the browser.
+        accepts_with_headers: Whether the headers with which an application accepts a WebSocket are sent.
     """
 
     name: str
