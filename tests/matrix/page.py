@@ -69,7 +69,7 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
     yield "\n## Streams and sockets\n"
     yield "Server-sent events, files by `pathsend` (granian) and `sendfile` (gunicorn), and WebSockets work"
     yield "in every server that has them. The cookie rides on the response that accepts a WebSocket. These"
-    yield "servers send no header of an application there; a visitor is only known there by an earlier page:\n"
+    yield "servers send no header of an application there; a visitor is only known by an earlier page:\n"
     for server in SERVERS:
         if not server.accepts_with_headers:
             yield f"- {server.name}"
