@@ -85,6 +85,7 @@ class Worker:
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
+        self._overflowed = 0  # hits without room that were spoken of
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
@@ -116,6 +117,7 @@ class Worker:
             while True:
                 await self._bring()
                 await self._outbox.keep(self._clock())
+                self._note_overflow()
                 await self._fill()
                 if self._idle() and self._deadline is not None:
                     await self._bring()  # what was lost just now goes back before the end
@@ -260,6 +262,14 @@ class Worker:
         self._announcer.announce(HitDropped(reason=reason))
         kind = f"dropped {reason}"
         self._announcer.log(logging.WARNING, kind, "A hit was dropped: %s (%s).", reason, why)
+
+    def _note_overflow(self) -> None:
+        """Tell that hits had no room; the outbox drops them where nobody may wait or speak."""
+        overflowed = self._outbox.counts().dropped.get("overflow", 0)
+        if overflowed > self._overflowed:
+            number, self._overflowed = overflowed - self._overflowed, overflowed
+            message = "The outbox is full; hits dropped to make room: %d."
+            self._announcer.log(logging.WARNING, "overflow", message, number)
 
     def _note_health(self, entry: Entry, outcome: Outcome, now: float, *, news: bool) -> None:
         """Count failures in a row, and tell when the server goes down and comes back.

@@ -12,7 +12,8 @@ from convert_middleware.delivery.worker import LANES
 from convert_middleware.errors import SettingsError
 from convert_middleware.wire import decode
 from tests.asgi.conftest import warnings_of
-from tests.servers import stall
+from tests.delivery.conftest import until
+from tests.servers import answer, stall
 from tests.tracker.test_durable import durable, reach
 from tests.tracker.visits import Visit
 
@@ -66,9 +67,6 @@ def test_a_thousand_responses_with_room_for_a_hundred_lose_the_least_valuable_an
     stats = tracker.stats()
     assert (stats.accepted, stats.in_flight, stats.waiting) == (LANES + 1000, LANES, 100)
     assert stats.dropped == {"overflow": 900}
-    overflow = [line for line in warnings_of(caplog) if "overflow" in line]
-    assert len(overflow) <= 1
-
     hits = [decode(text) for text in waiting(outbox)]
     paid = [hit for hit in hits if hit.transaction is not None]
     reached = [hit for hit in hits if hit.transaction is None and hit.new_goals]
@@ -77,6 +75,8 @@ def test_a_thousand_responses_with_room_for_a_hundred_lose_the_least_valuable_an
         f"order-{number}" for number in range(0, 1000, 20)
     }
     tracker.close(0.1)
+    said = [line for line in warnings_of(caplog) if "full" in line]
+    assert said == ["The outbox is full; hits dropped to make room: 900."]
 
 
 def test_the_bytes_that_wait_are_bounded_too(convert: Convert) -> None:
@@ -91,6 +91,19 @@ def test_the_bytes_that_wait_are_bounded_too(convert: Convert) -> None:
     assert len(texts) == stats.waiting
     assert 10_000 < sum(map(len, texts)) <= 20_000
     assert len([text for text in texts if decode(text).transaction]) == 50
+    tracker.close(0.1)
+
+
+def test_a_full_outbox_is_said_while_the_server_is_down_and_at_most_once_a_minute(
+    convert: Convert, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert.server.default = answer(503)
+    tracker = convert.tracker(outbox=MemoryOutbox(max_hits=100), hooks=[])
+    for _ in range(3):
+        a_thousand_responses(tracker)
+        until(lambda: tracker.stats().waiting == 100 and "The outbox is full" in caplog.text)
+
+    assert caplog.text.count("The outbox is full") == 1
     tracker.close(0.1)
 
 
