@@ -245,8 +245,8 @@ class Tracker:
         reason = self._admission.excluded(method, path, query, fields)
         if reason is None:
             visitor, stale = self.load(cookies)
-            if self._reads_browser and (told := find(header, VISITOR_COOKIE)):  # by Convert's own script
-                state = read_state(told)
+            if self._reads_browser and VISITOR_COOKIE in header:  # told by Convert's own script
+                state = read_state(find(header, VISITOR_COOKIE))
                 visitor = visitor.with_browser(state.exposures, state.goals)
             return Loaded(visitor, stale)
         if not (reason.denies and cookies):
