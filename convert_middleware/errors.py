@@ -10,12 +10,15 @@ _SHOWN = 80  # characters of a foreign value that an error message repeats
 
 
 def shown(value: object) -> str:
-    """Return ``value`` as an error message may show it: its repr, cut to 80 characters."""
+    """Return ``value`` as an error message may show it: its repr, cut in the middle to 80 characters."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a foreign __repr__ may raise anything
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    if len(text) <= _SHOWN:
+        return text
+    end = _SHOWN // 2  # a path tells most at its end
+    return f"{text[: _SHOWN - end - 1]}…{text[-end:]}"
 
 
 class ConvertError(Exception):

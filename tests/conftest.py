@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
 
 from tests.discretion import assert_discreet, overheard
 from tests.servers import Authority, TrackingServer
+
+if TYPE_CHECKING:  # installed where there is a browser
+    from playwright.sync_api import Playwright
 
 _LEAVING: Final = 3.0  # seconds that threads and processes get to end after a test
 
@@ -51,6 +54,15 @@ def tracking_server() -> Iterator[TrackingServer]:
     """A server that answers 200 until it is told otherwise."""
     with TrackingServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    """What drives Chromium; a thread has room for one, because its event loop seems to run meanwhile."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright
 
 
 @pytest.fixture

@@ -87,12 +87,13 @@ def test_a_wrong_type_is_both_a_type_error_and_a_value_error() -> None:
     [
         (1, "1"),
         ("a" * 78, repr("a" * 78)),
-        ("a" * 79, "'" + "a" * 79 + "…"),
+        ("a" * 79, f"'{'a' * 38}…{'a' * 39}'"),
+        ("/tmp/" + "a" * 200 + "/missing.db", f"'/tmp/{'a' * 33}…{'a' * 28}/missing.db'"),
         ("\n\x1b[31m", r"'\n\x1b[31m'"),
         (Hostile(), "<Hostile>"),
         (10**5000, "<int>"),  # Python itself refuses to write it out
     ],
-    ids=["short", "just short", "long", "control characters", "hostile", "huge"],
+    ids=["short", "just short", "long", "path", "control characters", "hostile", "huge"],
 )
 def test_a_foreign_value_is_shown_short_and_harmless(value: object, text: str) -> None:
     assert shown(value) == text

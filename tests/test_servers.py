@@ -240,8 +240,8 @@ def test_nobody_listens_on_a_refused_port() -> None:
         for _ in range(2):
             with pytest.raises(ConnectionRefusedError):
                 connect(port)
-    with TrackingServer(port=port) as server:  # and later somebody does
-        assert talk(server.port, LAST_GET)[1] == END
+        with TrackingServer(port=port) as server:  # and later somebody does
+            assert talk(server.port, LAST_GET)[1] == END
 
 
 def test_a_failing_test_function_is_reported_when_the_server_stops() -> None:

@@ -86,7 +86,7 @@ class Convert:
     def hits(self) -> list[Hit]:
         """Return the hits since the last call in the order handed over; each has arrived, and only once."""
         for tracker in self.trackers:
-            assert tracker.flush(5.0)
+            assert tracker.flush(20.0)
         arrived = [target.partition("?")[2] for target in self.server.targets]
         assert sorted(arrived) == sorted(self.handed_over)
         fresh, self._read = self.handed_over[self._read :], len(self.handed_over)

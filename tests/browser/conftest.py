@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 
 from tests.asgi.conftest import Convert
 from tests.browser.shop import Shop
+from tests.chromium import SWITCHES, chromium_path
 from tests.servers import TrackingServer
 
 if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installed
@@ -23,32 +22,6 @@ if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installe
     from playwright.sync_api import Browser, Playwright
 
     from tests.servers import Authority
-
-SWITCHES: Final = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def chromium_path() -> str:
-    """Return where Chromium is."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    assert path, "Chromium is needed for these tests: on Debian, apt install chromium"
-    return path
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Playwright]:
-    """What drives Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from playwright.sync_api import sync_playwright
 
 from examples.visitors import USER_AGENT
 from tests.asgi.conftest import Convert
-from tests.browser.conftest import SWITCHES, chromium_path, served
+from tests.browser.conftest import served
 from tests.browser.shop import Shop
+from tests.chromium import SWITCHES, chromium_path
 from tests.servers import TrackingServer
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.visitors import USER_AGENT
-from tests.browser.conftest import SWITCHES, chromium_path
 from tests.browser.test_story import new, our_cookie, visitor
+from tests.chromium import SWITCHES, chromium_path
 
 if TYPE_CHECKING:  # collected, and deselected, where Playwright is not installed
     from collections.abc import Callable

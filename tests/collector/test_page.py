@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from shutil import which
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convert_middleware import wire
 from convert_middleware.model import Exposure, Hit, Transaction
+from tests.chromium import SWITCHES, chromium_path
 
 from .conftest import AGENT, EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Playwright
 
     from convert_middleware.collector import Collector
 
@@ -26,24 +25,16 @@ SCRIPT = "<img src=x onerror=document.title='broken'>"
 
 
 @pytest.fixture
-def page(address: str, collector: Collector) -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        browser = player.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM") or which("chromium"),
-            args=["--no-sandbox", "--disable-quic", "--disable-background-networking"],
-        )
-        page = browser.new_page(viewport={"width": 1366, "height": 768})
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
-        )
-        page.goto(address)
-        page.wait_for_selector("#state[data-state=live]")
-        yield page
-        browser.close()
+def page(playwright: Playwright, address: str, collector: Collector) -> Iterator[Page]:
+    browser = playwright.chromium.launch(executable_path=chromium_path(), args=SWITCHES)
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    page.wait_for_selector("#state[data-state=live]")
+    yield page
+    browser.close()
     assert complaints == []
 
 

@@ -129,7 +129,7 @@ def test_a_signal_under_load_loses_nothing(number: signal.Signals, tracking_serv
 
 FORK = """
 reach(1)
-tracker.flush(5)  # imports are done
+tracker.flush(20.0)  # imports are done
 reach(2, 3)
 {before}
 child = os.fork()
@@ -141,7 +141,7 @@ assert status == 0, status
 """
 
 
-@pytest.mark.parametrize("end", ["sys.exit(0)", "tracker.flush(5); os._exit(0)"])
+@pytest.mark.parametrize("end", ["sys.exit(0)", "tracker.flush(20.0); os._exit(0)"])
 def test_a_fork_with_hits_waiting_sends_each_once(end: str, tracking_server: TrackingServer) -> None:
     run(tracking_server, FORK.format(before="", end=end))
 
@@ -174,7 +174,7 @@ def test_a_hook_can_fork_in_the_delivery_thread(tracking_server: TrackingServer)
                 children.append(os.fork())
                 if not children[0]:
                     reach(10)
-                    tracker.flush(5)
+                    tracker.flush(20.0)
                     os._exit(0)
         children = []
         tracker = Tracker(Settings(
@@ -264,7 +264,7 @@ def test_children_of_multiprocessing_deliver_their_own(
     body = f"""
 def work(goal):
     reach(goal)
-    tracker.flush(5)
+    tracker.flush(20.0)
 
 if __name__ == "__main__":
     reach(1, 2)
@@ -296,7 +296,7 @@ def test_without_a_thread_hits_are_kept_with_one_clear_error_and_sent_when_one_c
         reach(1, 2, 3)
         assert tracker.stats().waiting == 3
         threading.Thread.start = start
-        assert tracker.flush(5) or (time.sleep(1.1), tracker.flush(5))[1]
+        assert tracker.flush(20.0) or (time.sleep(1.1), tracker.flush(5))[1]
         assert tracker.stats().delivered == 3
     """
     said = run(tracking_server, script)

@@ -59,7 +59,7 @@ def test_a_flush_cuts_the_wait_of_what_fails_while_it_waits(
         delivery.hand_over(f"n={number}", Worth.GOAL)
     tracking_server.until_requests(failures)
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert delivery.counts() == Counts(accepted=failures, delivered=failures)
 
 
@@ -78,11 +78,11 @@ def test_a_flush_waits_although_new_hits_keep_coming(
     visitors = threading.Thread(target=visit)
     visitors.start()
     try:
-        assert all(delivery.flush(5) for _ in range(5))
+        assert all(delivery.flush(20.0) for _ in range(5))
     finally:
         stop.set()
         visitors.join()
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
 
 
 def test_no_wake_up_is_lost(tracking_server: TrackingServer, deliver: Deliver) -> None:
@@ -142,7 +142,7 @@ def test_a_hook_can_close_and_flush_from_the_delivery_thread(
     def hook(event: Event) -> None:
         all_there.wait(5)
         if not returned:
-            returned.extend([delivery.flush(5), delivery.close(5)])
+            returned.extend([delivery.flush(20.0), delivery.close(5)])
 
     delivery = deliver(tracking_server.endpoint, hook=hook)
     for number in range(20):
@@ -283,7 +283,7 @@ def test_log_lines_of_a_kind_come_at_most_once_a_minute(
     delivery = deliver(tracking_server.endpoint)
     for number in range(50):
         delivery.hand_over(f"secret={number}", Worth.GOAL)
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
 
     assert len([record for record in caplog.records if record.name == "convert_middleware"]) == 1
     assert "secret" not in caplog.text

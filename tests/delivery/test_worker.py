@@ -28,7 +28,7 @@ def test_a_503_is_tried_again_with_the_same_url_and_delivered_once(
     delivery = deliver(tracking_server.endpoint)
     delivery.hand_over("n=1", Worth.GOAL)
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert tracking_server.targets == ["/track/?n=1"] * 2
     assert delivery.counts() == Counts(accepted=1, delivered=1)
 
@@ -41,7 +41,7 @@ def test_what_is_rejected_is_tried_once_and_dead(
     delivery = deliver(tracking_server.endpoint)
     delivery.hand_over("t=35%7Csecret-order", Worth.REVENUE)
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert len(tracking_server.requests) == 1
     assert delivery.counts() == Counts(accepted=1, dead=1)
     assert f"status {status}" in caplog.text
@@ -56,7 +56,7 @@ def test_what_may_have_been_counted_is_not_repeated_by_default(
     delivery = deliver(tracking_server.endpoint)
     delivery.hand_over("n=1", Worth.GOAL)
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert len(tracking_server.requests) == 1
     assert delivery.counts() == Counts(accepted=1, dropped={"ambiguous": 1})
 
@@ -69,7 +69,7 @@ def test_what_may_have_been_counted_is_repeated_exactly_once_on_request(
     delivery = deliver(tracking_server.endpoint, REPEATING)
     delivery.hand_over("n=1", Worth.GOAL)
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert len(tracking_server.requests) == 2
     assert delivery.counts() == Counts(accepted=1, delivered=1)
 
@@ -81,10 +81,10 @@ def test_hits_wait_while_nobody_listens_and_arrive_when_somebody_does(deliver: D
             delivery.hand_over(f"n={number}", Worth.GOAL)
         assert not delivery.flush(0.2)
         assert delivery.counts().accepted == 50
-    with TrackingServer(port=port) as server:
-        assert delivery.flush(5)
+        with TrackingServer(port=port) as server:
+            assert delivery.flush(20.0)
 
-        assert sorted(server.targets) == sorted(f"/track/?n={number}" for number in range(50))
+            assert sorted(server.targets) == sorted(f"/track/?n={number}" for number in range(50))
     assert delivery.counts() == Counts(accepted=50, delivered=50)
 
 
@@ -195,11 +195,11 @@ def test_what_is_too_old_is_counted_expired_and_said_and_what_is_younger_arrives
             now[0] = 1_800_000_000.0 + 3600.0 * hour
             for number in range(10):
                 delivery.hand_over(f"n={hour}.{number}", Worth.GOAL)
-    now[0] += 1800.0
-    with TrackingServer(port=port) as server:
-        assert delivery.flush(5)
+        now[0] += 1800.0
+        with TrackingServer(port=port) as server:
+            assert delivery.flush(20.0)
 
-        assert sorted(server.targets) == [f"/track/?n=5.{number}" for number in range(10)]
+            assert sorted(server.targets) == [f"/track/?n=5.{number}" for number in range(10)]
     assert delivery.counts() == Counts(accepted=60, delivered=10, dropped={"expired": 50})
     assert caplog.text.count("A hit was dropped: expired") == 1
 
@@ -215,7 +215,7 @@ def test_a_hit_that_expires_while_it_waits_is_said(
     until(lambda: any(isinstance(event, HitRetried) for event in events))
     now[0] += 3601.0
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert delivery.counts() == Counts(accepted=1, dropped={"expired": 1})
     assert "A hit was dropped: expired (waited too long)." in caplog.messages
     assert "secret-order" not in caplog.text
@@ -232,5 +232,5 @@ def test_a_hook_that_raises_in_the_worker_does_not_end_it(
     for number in range(30):
         delivery.hand_over(f"n={number}", Worth.GOAL)
 
-    assert delivery.flush(5)
+    assert delivery.flush(20.0)
     assert delivery.counts() == Counts(accepted=30, delivered=30)

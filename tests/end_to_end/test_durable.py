@@ -55,11 +55,11 @@ def test_what_waited_in_killed_workers_is_sent_by_those_that_follow(tmp_path: Pa
             visit(site, goals)
             time.sleep(IN_THE_FILE)
             site.kill()
-    with TrackingServer(port=port) as server, Site(endpoint, outbox=outbox) as site:
-        site.address()
-        deadline = time.monotonic() + 20.0
-        while len(server.targets) < VISITORS and time.monotonic() < deadline:
-            time.sleep(0.05)
-        site.stop()
+        with TrackingServer(port=port) as server, Site(endpoint, outbox=outbox) as site:
+            site.address()
+            deadline = time.monotonic() + 20.0
+            while len(server.targets) < VISITORS and time.monotonic() < deadline:
+                time.sleep(0.05)
+            site.stop()
 
-        assert goals_of(server) == list(goals)
+            assert goals_of(server) == list(goals)

@@ -52,7 +52,7 @@ def agreed(browser: Browser, record: Record) -> str:
 def counted(browser: Browser, record: Record) -> str:
     """Let a new visitor be counted, and return the cookie when Convert has heard of it."""
     cookie = browser.get(record, cookie=YES).cookie
-    assert browser.tracker.flush(5)
+    assert browser.tracker.flush(20.0)
     return cookie
 
 
@@ -179,7 +179,7 @@ def test_what_waits_of_who_withdraws_never_leaves_and_all_else_does(
     until(lambda: browser.tracker.stats().waiting == 3)
     refuses(browser, anna)
     server_answers.set()
-    assert browser.tracker.flush(5)
+    assert browser.tracker.flush(20.0)
 
     assert arrived(tracking_server) == [333, *range(1000, 1000 + LANES)]
     stats = browser.tracker.stats()
@@ -212,7 +212,7 @@ def test_a_hit_in_flight_when_its_visitor_withdraws_gets_no_second_attempt(
     tracking_server.until_requests(1)
     refuses(browser, cookie)
     server_answers.set()
-    assert browser.tracker.flush(5)
+    assert browser.tracker.flush(20.0)
 
     assert arrived(tracking_server) == [331]
     stats = browser.tracker.stats()
@@ -245,7 +245,7 @@ def test_of_a_browser_with_cookies_of_two_visitors_both_withdraw(
     one, two = agreed(browser, goal(331)), agreed(browser, goal(332))
     refuses(browser, f"{one}; {two}")
     server_answers.set()
-    assert browser.tracker.flush(5)
+    assert browser.tracker.flush(20.0)
     assert arrived(tracking_server) == [*range(1000, 1000 + LANES)]
     assert browser.tracker.stats().dropped == {"withdrawn": 2}
     assert len(set(browser.convert.told(VisitorWithdrew))) == 2
@@ -265,7 +265,7 @@ def test_a_page_that_was_being_made_meanwhile_brings_nothing_back(sites: Sites) 
     late = browser.get(withdraw_in_another_tab, cookie=f"{cookie}; {YES}")
     assert late.body == "(True, True)"
     assert "Max-Age=0" in late.cookies[0]
-    assert browser.tracker.flush(5)
+    assert browser.tracker.flush(20.0)
     assert arrived(browser.convert.server) == [331]
 
 
@@ -279,5 +279,5 @@ def test_a_cookie_that_outlived_its_deletion_is_nobodys(sites: Sites) -> None:
     assert again.cookie not in (cookie, "convert_visitor=")
     with browser.tracker.resume(token) as convert:
         convert.goal(334)
-    assert browser.tracker.flush(5)
+    assert browser.tracker.flush(20.0)
     assert arrived(browser.convert.server) == [331, 331]

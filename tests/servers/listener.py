@@ -259,7 +259,8 @@ def reset_socket(accepted: socket.socket) -> None:
 
 @contextlib.contextmanager
 def refused_port() -> Iterator[int]:
-    """Yield a port that refuses connections; nobody else can take it meanwhile."""
+    """Yield a port that refuses connections, until a :class:`Listener` of this test takes it."""
     with socket.socket() as unheard:  # bound, and never listening
+        unheard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         unheard.bind(("127.0.0.1", 0))
         yield unheard.getsockname()[1]

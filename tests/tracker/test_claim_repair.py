@@ -28,7 +28,7 @@ def a_lost_visit(tracker: Tracker, server: TrackingServer) -> bytes:
     visit.convert.goal(331)
     visit.convert.revenue(35, transaction_id="ab12345", value="1599.99", products=10)
     cookie = visit.respond()
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     assert tracker.stats().dead == 1
     server.default = answer(200)
     return cookie
@@ -95,13 +95,13 @@ def test_what_expired_is_counted_again(convert: Convert) -> None:
     cookie = visit.respond()
     assert not tracker.flush(0.2)
     convert.clock.now += AN_HOUR_AND_A_BIT
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     assert tracker.stats().dropped == {"expired": 1}
     convert.server.default = answer(200)
     again = Visit(tracker, cookie)
     assert again.convert.goals == (331,)
     again.respond()
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     assert tracker.stats().delivered == 1
 
 
@@ -116,12 +116,12 @@ def test_what_had_no_room_is_counted_again(convert: Convert) -> None:
     lost = tracker.stats().dropped["overflow"]
     assert lost > 0
     held.set()
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     for cookie in cookies:
         again = Visit(tracker, cookie)
         assert len(again.convert.goals) == 1
         again.respond()
-        assert tracker.flush(5.0)
+        assert tracker.flush(20.0)
     assert tracker.stats().delivered == 40
 
 
@@ -140,11 +140,11 @@ def test_what_may_have_been_counted_and_what_is_forgotten_is_not_told_again(
         visit = Visit(tracker)
         visit.convert.goal(331)
         cookie = visit.respond()
-        assert tracker.flush(5.0)
+        assert tracker.flush(20.0)
         assert tracker.stats().dropped == {"ambiguous": 1}
         convert.server.default = answer(200)
     again = Visit(tracker, cookie)
     assert again.convert.goals == (331,)
     again.respond()
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     assert tracker.stats().accepted == 1

@@ -72,17 +72,17 @@ def test_without_its_folder_memory_takes_over_and_the_file_is_used_again_later(
     folder.mkdir()
     tracker = durable(convert, folder)
     reach(tracker, 1)
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     shutil.rmtree(folder)
     for goal in range(2, 22):
         reach(tracker, goal)
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     assert goals_of(convert) == list(range(1, 22))
     assert caplog.text.count("Hits wait in memory meanwhile.") == 1
     folder.mkdir()
     convert.clock.now += 60
     reach(tracker, 22)
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     assert caplog.text.count("The outbox works again.") == 1
     assert goals_of(convert) == list(range(1, 23))
 

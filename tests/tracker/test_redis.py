@@ -238,7 +238,7 @@ def test_without_delivery_hits_are_left_to_others(convert: Convert, outbox: str)
     filling = convert.tracker(outbox=outbox, hooks=[], deliver=False)
     for goal in range(1, 21):
         reach(filling, goal)
-    assert filling.flush(5.0)
+    assert filling.flush(20.0)
     assert (filling.stats().accepted, filling.stats().waiting) == (20, 20)
     assert convert.server.targets == []
 

@@ -46,7 +46,7 @@ def test_a_flush_right_after_the_response_waits_for_its_hit(convert: Convert) ->
     tracker = quiet(convert)
     for goal in range(1, 21):
         a_visit(tracker, goal)
-        assert tracker.flush(5.0)
+        assert tracker.flush(20.0)
         assert goals_of(convert) == list(range(1, goal + 1))
 
 
@@ -94,7 +94,7 @@ def test_what_a_parallel_page_presented_first_is_what_both_tell(convert: Convert
     second.convert.goal(331)
     first.respond()
     second.respond()
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     variations = {
         exposure.variation_id for target in convert.server.targets for exposure in decode(target).exposures
     }
@@ -111,7 +111,7 @@ def test_a_credit_without_news_survives_a_lost_cookie(convert: Convert) -> None:
     assert not again.convert.goal(33)
     cookie = again.respond(lost=True)
     a_visit(tracker, 331, cookie)
-    assert tracker.flush(5.0)
+    assert tracker.flush(20.0)
     told = decode(convert.server.targets[-1])
     assert told.exposures[0].goals == (33, 331)
 
