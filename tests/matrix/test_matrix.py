@@ -79,7 +79,8 @@ def test_pages_cookies_and_hits_are_the_same_everywhere(
 def test_what_waits_in_memory_when_the_server_is_told_to_end(
     server: Server, tracking_server: TrackingServer
 ) -> None:
-    tracking_server.script(answer(503), answer(503))
+    later = answer(503, {"Retry-After": "600"})
+    tracking_server.script(later, later)
     app = example(server.frameworks[0])
     with Running(server, app, tracking_server.endpoint) as site, site.visitor() as browser:
         visit(browser, VISIT[:1])
