@@ -18,8 +18,8 @@ from gevent import monkey
 monkey.patch_all()
 import gevent
 """
-# Where trio is installed httpx loads it, and trio starts a process to look for a library. Python 3.12 and newer
-# start none in a patched process that is ending.
+# Where trio is installed httpx loads it, and trio starts a process to look for a library. Python 3.12 and
+# newer start none in a patched process that is ending.
 WITHOUT_TRIO = """
 import sys
 sys.modules["trio"] = None
