@@ -61,6 +61,7 @@ class Admission:
         self._timer = timer
         self._excluded: Counter[str] = Counter()
         self.after_fork()
+        self._plain = consent is None and exclude is None  # only what the browser says matters
         self.asks = consent is not None  # whether a visitor may withdraw on a page that records nothing
 
     def after_fork(self) -> None:
@@ -76,6 +77,10 @@ class Admission:
             query: Its query string as it came.
             fields: Its headers by lower-case name.
         """
+        if self._plain and not _says_something(query, fields):
+            agent = fields.get(b"user-agent")
+            if not agent or self._is_bot is None or not self._is_bot(agent):
+                return None
         reason = self._reason(method, path, query, fields)
         if reason is not None:
             with self._lock:
@@ -89,8 +94,6 @@ class Admission:
             return dict(self._excluded)
 
     def _reason(self, method: str, path: str, query: bytes, fields: Fields) -> Exclusion | None:
-        if self._consent is None and self._exclude is None and not _says_something(query, fields):
-            return self._bot(fields)
         facts = RequestFacts(method=method, path=path, query=query, get=fields.get, find=find)
         if self._exclude is not None and self._leaves_out(facts):
             return Exclusion.RULE
@@ -98,10 +101,6 @@ class Admission:
             facts, honour_gpc=self._honour_gpc, honour_dnt=self._honour_dnt, is_bot=self._is_bot
         )
         return reason or self._refusal(facts)
-
-    def _bot(self, fields: Fields) -> Exclusion | None:
-        agent = fields.get(b"user-agent")
-        return Exclusion.BOT if agent and self._is_bot is not None and self._is_bot(agent) else None
 
     def _leaves_out(self, facts: RequestFacts) -> bool:
         assert self._exclude is not None  # noqa: S101 - for the type checker
@@ -136,4 +135,8 @@ class Admission:
 
 def _says_something(query: bytes, fields: Fields) -> bool:
     """Tell cheaply whether anything in the request could exclude it, bots aside."""
-    return b"conv" in query or not _SIGNS.isdisjoint(fields) or OPT_OUT_COOKIE in fields.get(b"cookie", b"")
+    return (
+        not _SIGNS.isdisjoint(fields)
+        or (b"cookie" in fields and OPT_OUT_COOKIE in fields[b"cookie"])
+        or b"conv" in query
+    )

@@ -259,7 +259,9 @@ class Tracker:
         """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
         now = self._clock()
         # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
-        found = [each for each in self._read_cookies(cookies, now) if not self.withdrew(each[0])]
+        found = self._read_cookies(cookies, now)
+        if self._writer.anybody_withdrew:
+            found = [each for each in found if not self.withdrew(each[0])]
         if not found:
             return Visitor(token_hex(16), int(now)), False
         visitor, stale = found[0]
@@ -303,7 +305,7 @@ class Tracker:
 
     def withdrew(self, visitor: Visitor) -> bool:
         """Tell whether the visitor withdrew consent, perhaps while a page of theirs was being made."""
-        return self._writer.withdrew(visitor.visitor_id)
+        return self._writer.anybody_withdrew and self._writer.withdrew(visitor.visitor_id)
 
     def owes(self, visitor: Visitor) -> bool:
         """Tell whether an earlier hit of the visitor was finally lost, so that it has to be made good."""
@@ -357,21 +359,17 @@ class Tracker:
             self._delivery.wake()
 
     def _read_cookies(self, cookies: Iterable[bytes], now: float) -> list[tuple[Visitor, bool]]:
-        """Return what :meth:`_read_cookie` does of each that is valid; count the others."""
+        """Return the state in each that is valid, and whether an old key had signed it; count the others."""
         found: list[tuple[Visitor, bool]] = []
         for text in cookies:
+            visitor = self._memory.read(text, now)
             try:
-                found.append(self._read_cookie(text, now))
+                found.append(self._cookies.read(text, now) if visitor is None else (visitor, False))
             except RejectedError as error:
                 with self._lock:
                     self._rejected[error.reason] += 1
                 self.announcer.announce(CookieRejected(reason=error.reason))
         return found
-
-    def _read_cookie(self, text: bytes, now: float) -> tuple[Visitor, bool]:
-        """Return the state in a cookie, and whether an old key had signed it."""
-        visitor = self._memory.read(text, now)
-        return self._cookies.read(text, now) if visitor is None else (visitor, False)
 
     def _say_goodbye(self) -> None:
         counts = self._delivery.counts()

@@ -52,9 +52,12 @@ class Visitor(NamedTuple):
         So the order of records survives clocks that differ between servers or stand still within a second.
         """
         last = self.issued_at - 1
-        for moments in (self.presented_at, self.reached_at, self.paid_at):
-            if moments and moments[-1] > last:
-                last = moments[-1]
+        if self.presented_at and self.presented_at[-1] > last:
+            last = self.presented_at[-1]
+        if self.reached_at and self.reached_at[-1] > last:
+            last = self.reached_at[-1]
+        if self.paid_at and self.paid_at[-1] > last:
+            last = self.paid_at[-1]
         return now if now > last else last + 1
 
     def variation(self, experiment_id: int) -> int | None:

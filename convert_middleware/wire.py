@@ -8,6 +8,7 @@ new.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -18,7 +19,7 @@ from convert_middleware.model import Exposure, Hit, Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from convert_middleware.visitor import News, Visitor
+    from convert_middleware.visitor import News
 
 ENDPOINT: Final = "https://{project_id}.track.convertexperiments.com/track/"
 MAX_URL: Final = 4096  # bytes; DESIGN, section 5.7
@@ -58,45 +59,69 @@ def queries(news: News, customer_id: int, project_id: int) -> list[str]:
         project_id: The project.
     """
     visitor, presented, reached, paid = news
-    whose = _WHOSE % (customer_id, project_id)
-    goals = list(map(str, visitor.goals))
-    triplets = _triplets_of(visitor, goals)
+    whose = _write_whose(customer_id, project_id)
+    _, _, experiments, variations, _, goal_ids, _, credited, _, _ = visitor
+    goals = _write_ids(goal_ids)
+    triplets = [
+        f"{pair}-{'.'.join(compress(goals, mask))}" if mask else pair
+        for pair, mask in zip(
+            _write_pairs(experiments, variations), _masks(credited, len(experiments)), strict=True
+        )
+    ]
     if presented:
-        places = [i for i, key in enumerate(visitor.experiments) if key in presented]
+        places = [i for i, key in enumerate(experiments) if key in presented]
         first = [triplets[i] for i in places]
         if not (reached or paid):
             return [whose + _PRESENTED % (",".join(first), len(first))]
         triplets = first + [triplet for i, triplet in enumerate(triplets) if i not in places]
     elif not (reached or paid):
         return []
+    written = ",".join(triplets)
     text = whose
     if triplets:
-        text += _PRESENTED % (",".join(triplets), len(presented))
+        text += _PRESENTED % (written, len(presented))
     if goals:
-        now = list(map(str, reached))
-        text += _REACHED % (",".join(now + [goal for goal in goals if goal not in now]), len(now))
+        now = _write_ids(tuple(reached))
+        before = len(goals) - len(now)
+        if goals[before:] == now:  # as when nobody else added anything meanwhile
+            goals = now + goals[:before]
+        else:
+            goals = now + tuple([goal for goal in goals if goal not in now])
+        text += _REACHED % (",".join(goals), len(now))
     if not paid:
         return [text]
-    further = whose + _PRESENTED % (",".join(triplets), 0) if triplets else whose
+    further = whose + _PRESENTED % (written, 0) if triplets else whose
     return [
         before + _PAID % _write_transaction(each)
         for before, each in zip(chain([text], repeat(further)), paid, strict=False)
     ]
 
 
-def _triplets_of(visitor: Visitor, goals: list[str]) -> list[str]:
-    """Return what was presented as it is written, given the visitor's goals as text."""
-    credited = visitor.credited
-    pairs = zip(visitor.experiments, visitor.variations, strict=True)
-    everything = (1 << len(visitor.experiments)) - 1
-    if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
-        tail = f"-{'.'.join(goals)}" if goals else ""
-        return [f"{key}-{variation}{tail}" for key, variation in pairs]
-    triplets = []
-    for i, (key, variation) in enumerate(pairs):
-        reached_after = ".".join(compress(goals, map((1 << i).__and__, credited)))
-        triplets.append(f"{key}-{variation}-{reached_after}" if reached_after else f"{key}-{variation}")
-    return triplets
+# A project has few experiments and goals, and visitors take few ways through it, so that these are hardly
+# ever written anew.
+_WAYS: Final = 1024
+
+
+@lru_cache(maxsize=_WAYS)
+def _write_whose(customer_id: int, project_id: int) -> str:
+    return _WHOSE % (customer_id, project_id)
+
+
+@lru_cache(maxsize=_WAYS)
+def _write_ids(ids: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(map(str, ids))
+
+
+@lru_cache(maxsize=_WAYS)
+def _write_pairs(experiments: tuple[int, ...], variations: tuple[int, ...]) -> list[str]:
+    return [f"{key}-{variation}" for key, variation in zip(experiments, variations, strict=True)]
+
+
+@lru_cache(maxsize=_WAYS)
+def _masks(credited: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
+    """Return for each of so many exposures which goals are credited to it; nothing for none."""
+    masks = [tuple(map((1 << i).__and__, credited)) for i in range(number)]
+    return [mask if any(mask) else () for mask in masks]
 
 
 def decode(url: str) -> Hit:

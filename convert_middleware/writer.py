@@ -89,7 +89,7 @@ class Writer:
         self._asked: list[_Waiting] = []  # a shared ledger is being asked about them
         self._withdrawn: deque[str] = deque()  # visitors whose hits the outbox has still to drop
         self._withdrew: Recent[str, float] = Recent(WITHDRAWN)  # when
-        self._anybody_withdrew = False
+        self.anybody_withdrew = False  # so that hardly anybody has to be looked for
         self._returned: deque[Receipt] = deque(maxlen=TOGETHER * 25)  # to be given back to it
         if self._shared is not None:
             self._shared.after_fork()
@@ -128,7 +128,7 @@ class Writer:
             now: When they withdrew, in seconds since the epoch.
         """
         self._withdrew.put(visitor_id, now)
-        self._anybody_withdrew = True
+        self.anybody_withdrew = True
         if visitor_id in self._withdrawn:
             return False
         self._withdrawn.append(visitor_id)
@@ -146,7 +146,7 @@ class Writer:
             accepted_at: In seconds since the epoch; 0: whether the visitor withdrew at all, as far as this
                 process remembers.
         """
-        if not self._anybody_withdrew:
+        if not self.anybody_withdrew:
             return False
         moment = self._withdrew.get(visitor)
         return moment is not None and accepted_at <= moment

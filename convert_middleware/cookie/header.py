@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from convert_middleware.errors import SettingsError
@@ -27,15 +26,28 @@ def find(header: bytes, name: bytes) -> list[bytes]:
         header: The raw header; its first 64 KiB are looked at.
         name: The name; cookie names are case-sensitive.
     """
-    if name not in header:
+    start = header.find(name)
+    if start < 0:
         return []
-    values = _pattern(name).findall(header[:_HEADER_READ])[:_COOKIES_READ]
-    return [value.strip(b" \t").strip(b'"') for value in values]
+    end = start + len(name)
+    # As browsers write it: once, and nothing odd about it.
+    if header.startswith(b"=", end) and header[max(0, start - 2) : start] in _BETWEEN:
+        if header.find(name, end) < 0 and len(header) <= _HEADER_READ:
+            stop = header.find(b";", end)
+            return [_bare(header[end + 1 :] if stop < 0 else header[end + 1 : stop])]
+    values = []
+    for pair in header[:_HEADER_READ].split(b";"):
+        key, equals, value = pair.partition(b"=") if name in pair else (b"", b"", b"")
+        if equals and key.strip(b" \t") == name:
+            values.append(_bare(value))
+    return values[:_COOKIES_READ]
 
 
-@lru_cache(maxsize=64)
-def _pattern(name: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb"(?:^|;)[ \t]*" + re.escape(name) + rb"[ \t]*=([^;]*)")
+_BETWEEN: Final = (b"; ", b"")  # what stands before a cookie
+
+
+def _bare(value: bytes) -> bytes:
+    return value.strip(b" \t").strip(b'"')
 
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}", re.ASCII)  # RFC 6265, section 4.1.1

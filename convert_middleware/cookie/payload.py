@@ -1,8 +1,8 @@
 """The visitor's state as a packed struct, within a hard budget.
 
-Layout: a header, a column of ids, a column of times relative to the start of the cookie's life, and a
-column of credits: per goal one bit for each experiment. It knows sizes and what is let go first; it signs
-nothing and trusts nothing that it reads.
+Layout: the shape, whose it is, a column of times, a column of ids, and a column of credits: per goal one bit
+for each experiment. It knows sizes and what is let go first; it signs nothing and trusts nothing that it
+reads.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import repeat
-from operator import sub
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from convert_middleware.errors import ConvertError
 from convert_middleware.visitor import Visitor
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 BUDGET: Final = 3072  # bytes of a cookie value; browsers drop cookies over 4 096 with name and attributes
 MAX_TRANSACTIONS: Final = 16  # remembered in the cookie
 MAX_PAYLOAD: Final = BUDGET - (2 + 1 + 43)  # without version, separator and 256 bits of signature
+_unchecked: Final = tuple.__new__
 
 
 class Rejection(StrEnum):
@@ -58,81 +60,94 @@ class Evicted:
     goals: int = 0
 
 
-_HEADER: Final = Struct(">BHHB16sQ")  # width of ids, numbers of the three kinds, visitor id, issued at
+_SHAPE: Final = Struct(">BBHHH")  # bytes of an id, bytes of a time, numbers of the three kinds
+_WHOSE: Final = "16s"  # visitor id, followed by two times: the first visit, and where the cookie's life began
 _FEW: Final = 24  # ids; splitting them into columns of bytes would cost more time than it saves space
-_MAX_MOMENT: Final = 2**31 - 1
-_NATIVE: Final = {1: "B", 2: "H", 3: "I", 4: "I", 5: "Q", 6: "Q", 7: "Q", 8: "Q"}  # bytes -> struct code
+_LATEST: Final = 2**32 - 1  # of the times that four bytes hold; in the year 2106
+_CODES: Final = {1: "B", 2: "H", 3: "I", 4: "I", 5: "Q", 6: "Q", 7: "Q", 8: "Q"}  # bytes -> struct code
 
 
 class _Layout:
-    """Where everything is in a payload with these numbers of exposures, goals and transactions."""
+    """Where everything is in a payload of this shape."""
 
-    def __init__(self, width: int, exposures: int, goals: int, transactions: int) -> None:
+    def __init__(self, width: int, precision: int, exposures: int, goals: int, transactions: int) -> None:
         number, moments = 2 * exposures + goals + transactions, exposures + goals + transactions
         # Ids that need more than 32 bits are stored as a column of high bytes and one of low words: ten
         # digits fit into 40 bits.
         columns = {4: f"{number}I", 5: f"{number}B{number}I", 8: f"{number}Q"}[width]
         size = (exposures + 7) // 8
         self.credit_size = 0 if size <= 8 else size  # of one credit, where it is no native integer
-        credited = f"{size}s" * goals if self.credit_size else f"{goals}{_NATIVE[size or 1]}"
-        self.struct = Struct(f"{_HEADER.format}{columns}{moments}i{credited}")
+        credited = f"{size}s" * goals if self.credit_size else f"{goals}{_CODES[size or 1]}"
+        times = f"{2 + moments}{_CODES[precision]}"
+        self.shape = _SHAPE.pack(width, precision, exposures, goals, transactions)
+        body = Struct(f">{_SHAPE.size}s{_WHOSE}{times}{columns}{credited}")
+        self.size, self.pack, self.unpack = body.size, body.pack, body.unpack
         self.split = number if width == 5 else 0
-        first = 6 + (2 * number if width == 5 else number)  # place of the first time stamp
-        self.variations, self.goals, self.transactions = (
-            6 + exposures,
-            6 + 2 * exposures,
-            6 + 2 * exposures + goals,
-        )
-        self.ids_end = 6 + number
-        self.moments = slice(first, first + moments)
-        self.reached, self.paid = exposures, exposures + goals
-        self.credited = slice(first + moments, first + moments + goals)
+
+        def part(length: int) -> slice:
+            nonlocal end
+            end += length
+            return slice(end - length, end)
+
+        end = 4
+        self.presented, self.reached, self.paid = part(exposures), part(goals), part(transactions)
+        self.highs = part(self.split)
+        self.ids = slice(end, end + number)
+        if self.split:  # they are put together first, and stand by themselves then
+            end = 0
+        self.experiments, self.variations = part(exposures), part(exposures)
+        self.goals, self.transactions = part(goals), part(transactions)
+        end = self.ids.stop
+        self.credited = part(goals)
 
 
 @lru_cache(maxsize=1024)
-def _layout(width: int, exposures: int, goals: int, transactions: int) -> _Layout:
-    return _Layout(width, exposures, goals, transactions)
+def _layout(width: int, precision: int, exposures: int, goals: int, transactions: int) -> _Layout:
+    return _Layout(width, precision, exposures, goals, transactions)
 
 
-def _width(ids: tuple[int, ...]) -> int:
-    """Return how many bytes each id gets: as few as are needed, but native words where ids are few."""
-    largest = max(ids, default=0)
-    if largest < 1 << 32:
-        return 4
-    return 5 if largest < 1 << 40 and len(ids) > _FEW else 8
+@lru_cache(maxsize=1024)
+def _layout_of(shape: bytes) -> _Layout:
+    """Return the layout of a payload that begins like this.
+
+    Raises:
+        KeyError: There are no ids or times of such a size.
+        struct.error: It is too short.
+    """
+    return _layout(*_SHAPE.unpack(shape))
 
 
-def _layout_for(visitor: Visitor) -> _Layout:
-    ids = visitor.experiments + visitor.variations + visitor.goals + visitor.transactions
-    return _layout(_width(ids), len(visitor.experiments), len(visitor.goals), len(visitor.transactions))
+def _layout_for(visitor: Visitor, ids: tuple[int, ...], precision: int) -> _Layout:
+    largest = max(ids) if ids else 0
+    # As few bytes as are needed, but native words where ids are few.
+    width = 4 if largest < 1 << 32 else 5 if largest < 1 << 40 and len(ids) > _FEW else 8
+    _, _, experiments, _, _, goals, _, _, transactions, _ = visitor
+    return _layout(width, precision, len(experiments), len(goals), len(transactions))
 
 
-def pack(visitor: Visitor, issued_at: int) -> bytes:
-    """Return the state in base64 without padding; its life counts from ``issued_at``."""
-    visitor_id, _, experiments, variations, presented, goals, reached, credited, transactions, paid = visitor
-    ids = experiments + variations + goals + transactions
-    shape = _width(ids), len(experiments), len(goals), len(transactions)
-    layout = _layout(*shape)
-    if layout.split:
-        ids = (*[number >> 32 for number in ids], *[number & 0xFFFFFFFF for number in ids])
-    moments = list(map(sub, presented + reached + paid, repeat(issued_at)))
-    if layout.credit_size:
-        columns = [credit.to_bytes(layout.credit_size) for credit in credited]
-        raw = layout.struct.pack(
-            *shape, bytes.fromhex(visitor_id), issued_at, *ids, *_clamped(moments), *columns
-        )
-    else:
-        try:
-            raw = layout.struct.pack(*shape, bytes.fromhex(visitor_id), issued_at, *ids, *moments, *credited)
-        except struct.error:  # a clock was off by more than 68 years
-            raw = layout.struct.pack(
-                *shape, bytes.fromhex(visitor_id), issued_at, *ids, *_clamped(moments), *credited
-            )
+def pack(visitor: Visitor, renewed_at: int) -> bytes:
+    """Return the state in base64 without padding; its life counts from ``renewed_at``."""
+    try:
+        raw = _pack(visitor, renewed_at, 4)
+    except struct.error:  # a time beyond the year 2106
+        raw = _pack(visitor, renewed_at, 8)
     return b2a_base64(raw, newline=False).rstrip(b"=")
 
 
-def _clamped(moments: list[int]) -> list[int]:
-    return [max(-_MAX_MOMENT, min(_MAX_MOMENT, moment)) for moment in moments]
+def _pack(visitor: Visitor, renewed_at: int, precision: int) -> bytes:
+    whose, issued_at, experiments, variations, presented, goals, reached, credited, transactions, paid = (
+        visitor
+    )
+    ids = experiments + variations + goals + transactions
+    layout = _layout_for(visitor, ids, precision)
+    columns: Iterable[int | bytes] = credited
+    if layout.split:
+        ids = (*[number >> 32 for number in ids], *[number & 0xFFFFFFFF for number in ids])
+    if layout.credit_size:
+        columns = [credit.to_bytes(layout.credit_size) for credit in credited]
+    return layout.pack(
+        layout.shape, bytes.fromhex(whose), issued_at, renewed_at, *presented, *reached, *paid, *ids, *columns
+    )
 
 
 def unpack(text: bytes) -> tuple[Visitor, int]:
@@ -142,36 +157,33 @@ def unpack(text: bytes) -> tuple[Visitor, int]:
         RejectedError: It is no payload.
     """
     try:
-        raw = a2b_base64(text + b"=" * (-len(text) % 4))
-        layout = _layout(*_HEADER.unpack_from(raw)[:4])
-        values = layout.struct.unpack(raw)
+        raw = a2b_base64(text + b"==")
+        layout = _layout_of(raw[: _SHAPE.size])
+        values = layout.unpack(raw)
     except (Base64Error, struct.error, KeyError):
         raise RejectedError(Rejection.MALFORMED) from None
-    issued_at: int = values[5]
+    ids, credited = values, values[layout.credited]
     if layout.split:
-        lows = values[layout.ids_end : layout.ids_end + layout.split]
-        highs = values[6 : layout.ids_end]
-        values_of_ids = tuple([high << 32 | low for high, low in zip(highs, lows, strict=True)])
-        ids = (0, 0, 0, 0, 0, 0, *values_of_ids)
-    else:
-        ids = values
-    moments = tuple(map(issued_at.__add__, values[layout.moments]))
-    credited = values[layout.credited]
+        pairs = zip(values[layout.highs], values[layout.ids], strict=True)
+        ids = tuple([high << 32 | low for high, low in pairs])
     if layout.credit_size:
         credited = tuple([int.from_bytes(credit) for credit in credited])
-    visitor = Visitor(
-        values[4].hex(),
-        min(issued_at, *moments) if moments else issued_at,
-        ids[6 : layout.variations],
-        ids[layout.variations : layout.goals],
-        moments[: layout.reached],
-        ids[layout.goals : layout.transactions],
-        moments[layout.reached : layout.paid],
-        credited,
-        ids[layout.transactions : layout.ids_end],
-        moments[layout.paid :],
+    visitor = _unchecked(
+        Visitor,
+        (
+            values[1].hex(),
+            values[2],
+            ids[layout.experiments],
+            ids[layout.variations],
+            values[layout.presented],
+            ids[layout.goals],
+            values[layout.reached],
+            credited,
+            ids[layout.transactions],
+            values[layout.paid],
+        ),
     )
-    return visitor, issued_at
+    return visitor, values[3]
 
 
 def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
@@ -194,4 +206,7 @@ def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
 
 
 def _fits(visitor: Visitor) -> bool:
-    return _layout_for(visitor).struct.size <= MAX_PAYLOAD * 6 // 8
+    _, issued_at, experiments, variations, presented, goals, reached, _, transactions, paid = visitor
+    ids = experiments + variations + goals + transactions
+    latest = max(issued_at, *presented, *reached, *paid)
+    return _layout_for(visitor, ids, 4 if latest <= _LATEST else 8).size <= MAX_PAYLOAD * 6 // 8

@@ -46,7 +46,9 @@ class Recent(Generic[K, V]):
 
     def first(self, key: K, value: V) -> V:
         """Remember ``value`` if nothing is there, and return what is there; atomic between threads."""
-        found = self.get(key)
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
         if found is None:
             found = self._young.setdefault(key, value)
             if found is value:

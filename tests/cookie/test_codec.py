@@ -198,11 +198,9 @@ def test_cookies_work_in_any_year(now: int) -> None:
     assert codec.read(codec.write(visitor)[0], now + YEAR) == (visitor, False)
 
 
-def test_times_further_apart_than_a_clock_can_be_wrong_are_kept_as_far_as_they_go() -> None:
-    visitor = Visitor(VISITOR_ID, NOW).present(11, 12, NOW + 2**33).reach(331, NOW + 2**33)
-    back, _ = codec.read(codec.write(visitor)[0], NOW)
-    assert back.triplets() == visitor.triplets()
-    assert back.presented_at == (NOW + 2**31 - 1,)
+def test_times_further_apart_than_a_clock_can_be_wrong_are_kept() -> None:
+    visitor = Visitor(VISITOR_ID, NOW).present(11, 12, NOW + 2**33).reach(331, NOW + 2**34)
+    assert codec.read(codec.write(visitor)[0], NOW) == (visitor, False)
 
 
 def test_a_life_that_starts_anew_does_not_make_the_visitor_younger() -> None:
