@@ -31,10 +31,10 @@ def find(header: bytes, name: bytes) -> list[bytes]:
         return []
     end = start + len(name)
     # As browsers write it: once, and nothing odd about it.
-    if header.startswith(b"=", end) and header[max(0, start - 2) : start] in _BETWEEN:
-        if header.find(name, end) < 0 and len(header) <= _HEADER_READ:
-            stop = header.find(b";", end)
-            return [_bare(header[end + 1 :] if stop < 0 else header[end + 1 : stop])]
+    usual = header.startswith(b"=", end) and header[max(0, start - 2) : start] in _BETWEEN
+    if usual and header.find(name, end) < 0 and len(header) <= _HEADER_READ:
+        stop = header.find(b";", end)
+        return [_bare(header[end + 1 :] if stop < 0 else header[end + 1 : stop])]
     values = []
     for pair in header[:_HEADER_READ].split(b";"):
         key, equals, value = pair.partition(b"=") if name in pair else (b"", b"", b"")

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -83,22 +84,16 @@ class _Layout:
         body = Struct(f">{_SHAPE.size}s{_WHOSE}{times}{columns}{credited}")
         self.size, self.pack, self.unpack = body.size, body.pack, body.unpack
         self.split = number if width == 5 else 0
+        whole = accumulate((4, exposures, goals, transactions, self.split, number, goals))
+        self.presented, self.reached, self.paid, self.highs, self.ids, self.credited = _parts(whole)
+        # Ids that were put together stand by themselves then.
+        start = 0 if self.split else self.ids.start
+        within = accumulate((start, exposures, exposures, goals, transactions))
+        self.experiments, self.variations, self.goals, self.transactions = _parts(within)
 
-        def part(length: int) -> slice:
-            nonlocal end
-            end += length
-            return slice(end - length, end)
 
-        end = 4
-        self.presented, self.reached, self.paid = part(exposures), part(goals), part(transactions)
-        self.highs = part(self.split)
-        self.ids = slice(end, end + number)
-        if self.split:  # they are put together first, and stand by themselves then
-            end = 0
-        self.experiments, self.variations = part(exposures), part(exposures)
-        self.goals, self.transactions = part(goals), part(transactions)
-        end = self.ids.stop
-        self.credited = part(goals)
+def _parts(bounds: Iterable[int]) -> list[slice]:
+    return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 @lru_cache(maxsize=1024)
