@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +26,12 @@ settings.register_profile("ci", max_examples=200, deadline=None, derandomize=Fal
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take the thorough profile where CI says so, unless the command line names one."""
+    """Take the thorough profile where CI says so, unless the command line names one; hear of SIGINT."""
     if not config.getoption("--hypothesis-profile", None):
         settings.load_profile("ci" if os.environ.get("CI") else "default")
+    # A shell has what it starts in the background ignore SIGINT, and programs that tests start inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
