@@ -46,37 +46,41 @@ def begin_response(
     """
     headers = given.copy()
     try:
+        names = names_of(headers)
+        if keepable and tracker.guards_caches and guard(headers, names):
+            tracker.announcer.announce(CacheGuarded(status=status))
         saved = page.to_save()
         gone = page.deletes
         if saved is not None and tracker.withdrew(saved):  # in another tab, while this page was being made
             saved, gone = None, True
         if saved is not None or gone:
-            _set_cookie(tracker, name, headers, saved, secure=secure)
-        if keepable and tracker.settings.cache_guard and guard(headers):
-            tracker.announcer.announce(CacheGuarded(status=status))
+            if b"set-cookie" in names and _sets(headers, name):
+                _say_that_it_is_taken(tracker, name)
+            else:
+                text, max_age = tracker.write_cookie(saved) if saved is not None else (b"", 0)
+                attributes = tracker.cookie_attributes[secure]
+                headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
     except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
         tracker.announcer.log(
             logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
         )
-        return given, None
+        return headers, None
     return headers, saved
 
 
-def _set_cookie(
-    tracker: Tracker, name: bytes, headers: Headers, saved: Visitor | None, *, secure: bool
-) -> None:
-    """Add our Set-Cookie header, unless the application has set a cookie of that name itself."""
-    if any(value.startswith(name + b"=") and key.lower() == b"set-cookie" for key, value in headers):
-        tracker.announcer.log(
-            logging.WARNING,
-            "own cookie",
-            "The application sets the cookie %s itself, so the visitor's state was not saved; "
-            "call forget() to delete it, or choose another cookie name.",
-            name.decode(),
-        )
-        return
-    text, max_age = tracker.write_cookie(saved) if saved is not None else (b"", 0)
-    headers.append((b"set-cookie", set_cookie(name, text, max_age, tracker.cookie_attributes[secure])))
+def _sets(headers: Headers, name: bytes) -> bool:
+    """Tell whether the application sets a cookie of that name itself."""
+    return any(key.lower() == b"set-cookie" and value.startswith(name + b"=") for key, value in headers)
+
+
+def _say_that_it_is_taken(tracker: Tracker, name: bytes) -> None:
+    tracker.announcer.log(
+        logging.WARNING,
+        "own cookie",
+        "The application sets the cookie %s itself, so the visitor's state was not saved; "
+        "call forget() to delete it, or choose another cookie name.",
+        name.decode(),
+    )
 
 
 def cookie_name(tracker: Tracker, installed: Iterable[tuple[int, bytes]]) -> bytes | None:
@@ -100,11 +104,17 @@ def cookie_name(tracker: Tracker, installed: Iterable[tuple[int, bytes]]) -> byt
 _OPEN: Final = frozenset({b"public", b"s-maxage", b"proxy-revalidate"})
 _CLOSED: Final = frozenset({b"private", b"no-store"})
 _GUARD: Final = ((b"vary", b"Cookie"), (b"cache-control", b"private"))
-_FOR_CDNS: Final = (b"cdn-cache-control", b"surrogate-control")  # RFC 9213 lets caches obey these instead
+# What some caches obey instead: RFC 9213's targeted fields such as CDN-Cache-Control, and those of their own.
+_FOR_CDNS: Final = (b"-cache-control", b"surrogate-control", b"edge-control")
 _FOR_NGINX: Final = b"x-accel-expires"  # nginx' proxy_cache_valid obeys it before all others; 0: do not keep
 
 
-def guard(headers: Headers) -> bool:
+def names_of(headers: Headers) -> bytes:
+    """Return the headers' names in lower case, line by line."""
+    return b"\n".join([key for key, _ in headers]).lower()
+
+
+def guard(headers: Headers, names: bytes) -> bool:
     """Keep a response that is one visitor's own out of shared caches; return whether it was open to them.
 
     ``Vary`` gets ``Cookie``; unless ``Cache-Control`` says ``private`` or ``no-store``, it gets ``private``
@@ -112,8 +122,8 @@ def guard(headers: Headers) -> bool:
 
     Args:
         headers: The response's headers; changed in place.
+        names: See :func:`names_of`.
     """
-    names = b"\n".join([key for key, _ in headers]).lower()
     # Nothing here that speaks of caches.
     if b"vary" not in names and b"e-control" not in names and _FOR_NGINX not in names:
         headers += _GUARD

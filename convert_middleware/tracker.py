@@ -104,6 +104,7 @@ class Tracker:
             timer=time.monotonic,
         )
         self.asks_consent = self._admission.asks
+        self.guards_caches = settings.cache_guard
         self._reads_browser = settings.browser_state == "read"
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._memory = Memory()

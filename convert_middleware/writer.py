@@ -136,7 +136,8 @@ class Writer:
 
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
-        return self._ledger.owes(visitor_id) or (self._shared is not None and self._shared.owes(visitor_id))
+        shared = self._shared
+        return self._ledger.owes(visitor_id) or (shared is not None and shared.owes(visitor_id))
 
     def withdrew(self, visitor: str, accepted_at: float = 0.0) -> bool:
         """Tell whether a hit is of a visitor who has withdrawn consent since it was accepted.

@@ -85,6 +85,7 @@ class Ledger:
     def after_fork(self) -> None:
         """Owe nothing in a forked child: what was lost before is the parent's to make good."""
         self._owed: Recent[str, Receipt] = Recent(MAX_OWED)
+        self._owes_anybody = False  # so that hardly anybody has to be looked for
         self._lock = threading.RLock()  # reentrant, for destructors that record while it is held
 
     def claim(self, claim: Claim, now: float) -> bool:
@@ -110,6 +111,7 @@ class Ledger:
             if before is not None:
                 receipt = before.merge(receipt)
             self._owed.put(visitor_id, receipt)
+            self._owes_anybody = True
 
     def release(self, receipt: Receipt) -> None:
         """Take claims back that others look after."""
@@ -118,7 +120,7 @@ class Ledger:
 
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
-        return self._owed.get(visitor_id) is not None
+        return self._owes_anybody and self._owed.get(visitor_id) is not None
 
     def make_good(self, visitor_id: str, now: float) -> Receipt | None:
         """Return what is owed to a visitor, to the first who asks, and claim it again.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convert_middleware import ConvertMiddleware, current
 from convert_middleware.hooks import CacheGuarded
-from convert_middleware.response import guard
+from convert_middleware.response import guard, names_of
 
 from .drive import Answer, App, Receive, Scope, Send, ask, page, respond
 
@@ -26,7 +26,7 @@ def values(headers: Pairs, name: bytes) -> list[bytes]:
 
 def guarded(headers: Pairs) -> Pairs:
     headers = list(headers)
-    guard(headers)
+    guard(headers, names_of(headers))
     return headers
 
 
@@ -98,7 +98,16 @@ def test_headers_that_only_cdns_obey_are_closed_too(name: bytes, value: bytes) -
 
 
 _names = st.sampled_from(
-    [b"vary", b"Vary", b"cache-control", b"Cache-Control", b"cdn-cache-control", b"x-shop", b"set-cookie"]
+    [
+        b"vary",
+        b"Vary",
+        b"cache-control",
+        b"Cache-Control",
+        b"cdn-cache-control",
+        b"Edge-Control",
+        b"x-shop",
+        b"set-cookie",
+    ]
 )
 _pieces = st.sampled_from(
     [
@@ -127,7 +136,7 @@ def test_whatever_the_headers_a_guarded_page_is_closed_to_shared_caches(headers:
     assert directives & {b"private", b"no-store"}
     vary = {piece.strip().lower() for value in values(after, b"vary") for piece in value.split(b",")}
     assert vary & {b"*", b"cookie"}
-    touched = (b"vary", b"cache-control", b"cdn-cache-control")
+    touched = (b"vary", b"cache-control", b"cdn-cache-control", b"edge-control")
     untouched = [pair for pair in headers if pair[0].lower() not in touched]
     assert [pair for pair in after if pair[0].lower() not in touched] == untouched
     assert guarded(after) == after
@@ -268,7 +277,7 @@ def test_a_shared_cache_would_mix_visitors_without_the_guard(convert: Convert) -
 )
 def test_nginx_is_told_in_its_own_header_as_well(given_: bytes, expected: bytes, was_open: bool) -> None:
     headers = [(b"X-Accel-Expires", given_), (b"cache-control", b"private"), (b"vary", b"Cookie")]
-    assert guard(headers) is was_open
+    assert guard(headers, names_of(headers)) is was_open
     assert headers == [(b"X-Accel-Expires", expected), (b"cache-control", b"private"), (b"vary", b"Cookie")]
 
 
