@@ -185,8 +185,9 @@ class _Exchange:
                 return
             self._started = True
             message, saved = self._start(kind, status, message)
-            await self._send(message)
             page = self._page
+            page.begun = True
+            await self._send(message)
             page.shown = self._presents
             if saved is not None:
                 page.saved(saved)

@@ -75,6 +75,11 @@ class VisitorForgotten(VisitorEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TooLateForCookie(VisitorEvent):
+    """A visitor without a cookie was first asked for after the response had begun, which can set none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateEvicted(VisitorEvent):
     """A cookie would have become too long; the oldest parts of the state were let go."""
 

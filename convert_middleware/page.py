@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from convert_middleware.hooks import (
     Announcer,
     ArgumentRejected,
+    TooLateForCookie,
     VariationConflict,
     VisitorForgotten,
     visitor_hash,
@@ -86,6 +87,7 @@ class Page:
         "_stale",
         "_transactions",
         "_visitor",
+        "begun",
         "dirty",
         "ended",
         "excluded",
@@ -103,11 +105,12 @@ class Page:
         self.loaded: Visitor | None = None  # the state that the request began with
         self._kept: Visitor | None = None  # the state as the browser has it, or will have
         self._stale = False
-        self._exposures: list[int] = []
+        self._exposures: list[int] = []  # what is news
         self._goals: list[int] = []
         self._transactions: list[Transaction] = []
         # A sync endpoint records in a thread while the async part of the same request records too.
         self._lock = threading.RLock()
+        self.begun = False  # the response has, so that its cookie can carry nothing more
         self.shown = shown  # the response has left, so that exposures count
         self.touched = False  # something was recorded
         self.dirty = False  # there is something to tell since the door last looked
@@ -132,6 +135,8 @@ class Page:
                 self.loaded, self._stale, self.excluded, self.withdrawn = self._load()
                 self._visitor = self._kept = self.loaded
                 self.dirty = not self.excluded and self._host.owes(self.loaded)
+                if self.begun and not self.excluded and self.loaded.is_new:
+                    self._say_that_it_is_late()
             return self._visitor
 
     @property
@@ -152,7 +157,8 @@ class Page:
             kept = visitor.variation(experiment_id)
             if kept is None and not self.forgotten:
                 self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
-                self._exposures.append(experiment_id)
+                if not self.excluded:
+                    self._exposures.append(experiment_id)
         if kept is None:
             if self.ended:
                 self.flush()
@@ -177,7 +183,7 @@ class Page:
                 return False
             self._visitor = visitor.reach(goal_id, self._host.now(), experiments)
             first = goal_id not in visitor.goals
-            if first:
+            if first and not self.excluded:
                 self._goals.append(goal_id)
         if self.ended:
             self.flush()
@@ -191,7 +197,8 @@ class Page:
             if self.forgotten or visitor.has_paid(transaction.transaction_id):
                 return False
             self._visitor = visitor.pay(transaction.transaction_id, self._host.now())
-            self._transactions.append(transaction)
+            if not self.excluded:
+                self._transactions.append(transaction)
         if self.ended:
             self.flush()
         return True
@@ -204,7 +211,11 @@ class Page:
             self._visitor = self._kept = Visitor(visitor.visitor_id, visitor.issued_at)
             self.forgotten = self.touched = True
         self._host.forget(visitor)
-        self._host.announcer.announce(VisitorForgotten(visitor=visitor_hash(visitor.visitor_id)))
+        announcer = self._host.announcer
+        announcer.announce(VisitorForgotten(visitor=visitor_hash(visitor.visitor_id)))
+        if self.begun:
+            message = "forget() came after the response had begun, so that the browser keeps its cookie."
+            announcer.log(logging.WARNING, "late forget", message)
 
     def flush(self) -> None:
         """Send what is news now."""
@@ -238,20 +249,20 @@ class Page:
         self._kept, self._stale = visitor, False
 
     def take(self) -> News | None:
-        """Return what is news and start afresh; exposures that are not shown yet stay behind."""
-        if self.excluded:
-            self._exposures, self._goals, self._transactions = [], [], []
+        """Return what is news and start afresh.
+
+        As long as exposures may still be shown everything stays, since goals are credited to them.
+        """
         if not (self._exposures or self._goals or self._transactions):
             return None
         with self._lock:
-            visitor, exposures = self.visitor, self._exposures
-            if exposures and not self.shown:
-                visitor, exposures = visitor.without_last(len(exposures)), []
-            else:
-                self._exposures = []
-            goals, self._goals = self._goals, []
-            transactions, self._transactions = self._transactions, []
-        return News(visitor, exposures, goals, transactions)
+            if self._exposures and not self.shown:
+                if not self.ended:
+                    return None
+                self.withhold()
+            exposures, goals, transactions = self._exposures, self._goals, self._transactions
+            self._exposures, self._goals, self._transactions = [], [], []
+            return News(self.visitor, exposures, goals, transactions)
 
     def write_token(self) -> str:
         """Return signed text that stands for this visitor."""
@@ -265,3 +276,14 @@ class Page:
         announcer = self._host.announcer
         announcer.announce(ArgumentRejected(argument=error.argument, reason=error.reason))
         announcer.log(logging.ERROR, "argument", "Nothing was recorded: %s %s.", error.argument, error.reason)
+
+    def _say_that_it_is_late(self) -> None:
+        visitor = self.visitor
+        announcer = self._host.announcer
+        announcer.announce(TooLateForCookie(visitor=visitor_hash(visitor.visitor_id)))
+        announcer.log(
+            logging.WARNING,
+            "too late",
+            "A visitor without a cookie was first asked for after the response had begun, and will be "
+            "somebody new in the next request. Record in the handler itself, before the response begins.",
+        )

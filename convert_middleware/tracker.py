@@ -314,9 +314,11 @@ class Tracker:
 
     def send_news(self, page: Page) -> None:
         """Hand over what is news on the page; never raises."""
+        if not page.used:
+            return
         try:
             news = page.take()
-            if page.forgotten or page.excluded or (page.used and self.withdrew(page.visitor)):
+            if page.forgotten or page.excluded or self.withdrew(page.visitor):
                 return
             now = self._clock()
             if news is not None:

@@ -60,6 +60,11 @@ class Visitor(NamedTuple):
             last = self.paid_at[-1]
         return now if now > last else last + 1
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is known of the visitor."""
+        return not (self.experiments or self.goals or self.transactions)
+
     def variation(self, experiment_id: int) -> int | None:
         """Return the variation this visitor was presented, if any."""
         if experiment_id in self.experiments:

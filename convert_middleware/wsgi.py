@@ -162,6 +162,7 @@ class _Exchange:
                 self._tracker, page, self._name, given, status=code, secure=self._secure
             )
             headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in ours]
+        page.begun = True
         if exc_info is None:
             write = self._start_response(status, headers)
         else:

@@ -285,17 +285,19 @@ def test_a_cookie_is_written_anew_only_where_something_was_recorded(
     assert page.to_save() is None
 
 
-def test_an_exposure_waits_until_it_was_shown(desk: Desk) -> None:
+def test_an_exposure_waits_until_it_was_shown_and_goals_wait_to_be_credited_to_it(desk: Desk) -> None:
     page = desk.page()
     recorder = Recorder(page)
+    recorder.goal(33)
+    recorder.flush()
     recorder.experiment(11, 12)
     recorder.goal(331)
     recorder.flush()
     page.shown = True
     recorder.flush()
     first, second = desk.news
-    assert (first.experiments, first.goals, first.visitor.experiments) == ([], [331], ())
-    assert (second.experiments, second.goals, second.visitor.experiments) == ([11], [], (11,))
+    assert (first.experiments, first.goals, first.visitor.experiments) == ([], [33], ())
+    assert (second.experiments, second.goals, second.visitor.experiments) == ([11], [331], (11,))
 
 
 def test_a_response_that_shows_nothing_takes_its_exposures_back_and_keeps_its_goals(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from convert_middleware import ConvertMiddleware, current
+from convert_middleware.hooks import RequestExcluded, TooLateForCookie
 from convert_middleware.model import Exposure
 
 from .drive import Answer, Message, Receive, Scope, Send, ask, http_scope, one_request, page, respond, visit
@@ -284,7 +285,7 @@ def test_flush_sends_a_streams_records_while_it_goes_on(convert: Convert) -> Non
     assert (second.new_exposures, second.goals, second.new_goals) == (0, (332, 331), 1)
 
 
-def test_flush_before_the_start_keeps_the_exposure_back_until_it_is_presented(convert: Convert) -> None:
+def test_flush_before_the_start_waits_until_the_exposure_is_presented(convert: Convert) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         current().experiment(11, 12)
         current().goal(331)
@@ -293,9 +294,36 @@ def test_flush_before_the_start_keeps_the_exposure_back_until_it_is_presented(co
 
     ask(convert.door(app))
 
-    early, presented = convert.hits()
-    assert (early.exposures, early.goals) == ((), (331,))
-    assert (presented.exposures, presented.goals) == ((Exposure(11, 12, (331,)),), ())
+    [hit] = convert.hits()
+    assert (hit.exposures, hit.new_exposures, hit.goals) == ((Exposure(11, 12, (331,)),), 1, (331,))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_visitor_without_a_cookie_who_is_met_only_after_the_start_is_told_of(
+    convert: Convert, known: bool
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond()(send)
+        current().goal(331)
+
+    cookie = ask(convert.door(page(lambda recorder: recorder.goal(33)))).cookie() if known else None
+    ask(convert.door(app), cookie=cookie)
+
+    assert len(convert.told(TooLateForCookie)) == (0 if known else 1)
+
+
+def test_a_request_that_nobody_looked_at_is_not_looked_at_for_the_sake_of_what_its_visitor_is_owed(
+    convert: Convert,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        current().flush()
+        await respond()(send)
+        current().flush()
+
+    ask(convert.door(app), query=b"convert_disable=true")
+
+    assert convert.hits() == []
+    assert convert.told(RequestExcluded) == []
 
 
 def test_a_background_task_that_raises_after_a_minute_has_still_recorded(convert: Convert) -> None:
