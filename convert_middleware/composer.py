@@ -24,6 +24,7 @@ from convert_middleware.wire import fit, queries, query
 if TYPE_CHECKING:
     from convert_middleware.delivery import MemoryOutbox
     from convert_middleware.model import Hit
+    from convert_middleware.visitor import Visitor
 
 
 class Composer:
@@ -56,51 +57,33 @@ class Composer:
         """
         if self._announcer.active:
             self._announce(news)
-        visitor_id = news.visitor.visitor_id
         if owed is not None:
             news = _with_owed(news, owed)
+        visitor, experiments, goals, transactions = news
+        presented, reached = tuple(experiments), tuple(goals)
         for number, text in enumerate(queries(news, self._customer_id, self._project_id)):
             if len(text) > self._limit:
-                self._write_in_parts(news.hits(self._customer_id, self._project_id)[number], visitor_id, now)
-                continue
-            first = number == 0
-            self._offer(
-                text,
-                visitor_id,
-                tuple(news.experiments) if first else (),
-                tuple(news.goals) if first else (),
-                news.transactions[number] if news.transactions else None,
-                now,
-            )
+                self._write_in_parts(news.hits(self._customer_id, self._project_id)[number], visitor, now)
+            else:
+                paid = transactions[number] if transactions else None
+                self._offer(text, _receipt(visitor, presented, reached, paid), now)
+            presented, reached = (), ()  # further hits tell of orders only
 
-    def _write_in_parts(self, hit: Hit, visitor_id: str, now: float) -> None:
+    def _write_in_parts(self, hit: Hit, visitor: Visitor, now: float) -> None:
         """Write a hit that is too long for one request; see :func:`~convert_middleware.wire.fit`."""
         parts, left_out = fit(hit, self._limit)
         for part in parts:
-            new = part.exposures[: part.new_exposures]
-            self._offer(
-                query(part),
-                visitor_id,
-                tuple([exposure.experiment_id for exposure in new]),
-                part.goals[: part.new_goals],
-                part.transaction,
-                now,
-            )
+            presented = tuple([exposure.experiment_id for exposure in part.exposures[: part.new_exposures]])
+            receipt = _receipt(visitor, presented, part.goals[: part.new_goals], part.transaction)
+            self._offer(query(part), receipt, now)
         if left_out:
-            self._announcer.announce(HistoryLeftOut(visitor=visitor_hash(visitor_id), pieces=left_out))
+            self._announcer.announce(
+                HistoryLeftOut(visitor=visitor_hash(visitor.visitor_id), pieces=left_out)
+            )
 
-    def _offer(
-        self,
-        text: str,
-        visitor_id: str,
-        experiments: tuple[int, ...],
-        goals: tuple[int, ...],
-        paid: Transaction | None,
-        now: float,
-    ) -> None:
-        worth = Worth.REVENUE if paid else Worth.GOAL if goals else Worth.EXPOSURE
-        transactions = ((paid.transaction_id, paid),) if paid else ()
-        receipt = Receipt(visitor_id, experiments, goals, transactions)
+    def _offer(self, text: str, receipt: Receipt, now: float) -> None:
+        visitor_id, experiments, goals, transactions = receipt
+        worth = Worth.REVENUE if transactions else Worth.GOAL if goals else Worth.EXPOSURE
         self._outbox.offer(Entry(text, worth, now, visitor=visitor_id, receipt=receipt))
         if self._announcer.active:
             self._announcer.announce(
@@ -108,7 +91,7 @@ class Composer:
                     visitor=visitor_hash(visitor_id),
                     new_exposures=len(experiments),
                     new_goals=len(goals),
-                    transaction=paid is not None,
+                    transaction=bool(transactions),
                 )
             )
 
@@ -130,6 +113,12 @@ class Composer:
                     products=each.products,
                 )
             )
+
+
+def _receipt(
+    visitor: Visitor, experiments: tuple[int, ...], goals: tuple[int, ...], paid: Transaction | None
+) -> Receipt:
+    return Receipt(visitor.visitor_id, experiments, goals, ((paid.transaction_id, paid),) if paid else ())
 
 
 def _with_owed(news: News, owed: Receipt) -> News:

@@ -41,8 +41,10 @@ class Recent(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember ``value``."""
-        self._young[key] = value
-        self._age()
+        young = self._young
+        young[key] = value
+        if len(young) >= self._size:
+            self._age()
 
     def first(self, key: K, value: V) -> V:
         """Remember ``value`` if nothing is there, and return what is there; atomic between threads."""
@@ -54,7 +56,8 @@ class Recent(Generic[K, V]):
             if found is value:
                 # Another thread may have made the young generation the old one between the two looks.
                 found = self._old.get(key, value)
-            self._age()
+            if len(self._young) >= self._size:
+                self._age()
         return found
 
     def forget(self, key: K) -> None:
