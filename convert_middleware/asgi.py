@@ -7,11 +7,10 @@ messages of the application pass untouched but for our headers on the one that s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.page import Page
+from convert_middleware.page import Loaded, Page
 from convert_middleware.recorder import Recorder, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
@@ -137,72 +136,63 @@ class ConvertMiddleware:
         return forward
 
 
-class _Exchange:
+class _Exchange(Page):
     """One request and its response, or one WebSocket."""
 
-    __slots__ = (
-        "_headers",
-        "_name",
-        "_page",
-        "_presents",
-        "_scope",
-        "_send",
-        "_started",
-        "_token",
-        "_tracker",
-        "_trailers",
-    )
+    __slots__ = ("_asked", "_name", "_presents", "_secure", "_send", "_token", "_tracker", "_trailers")
 
     def __init__(self, tracker: Tracker, scope: Scope, send: Send, name: bytes) -> None:
+        super().__init__(tracker)
         self._tracker = tracker
-        self._scope = scope
         self._send = send
         self._name = name
-        self._started = self._trailers = False
-        self._presents = scope.get("method") not in PRESENTS_NOTHING
-        # The page gets the headers and not the scope: that one leads back to the page, and so to a cycle.
-        self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers") or ()
-        load = partial(
-            tracker.meet,
-            name,
-            scope.get("method", "GET"),
-            scope.get("path", ""),
-            scope.get("query_string", b""),
-            self._headers,
+        self._trailers = False
+        get = scope.get
+        method = get("method", "GET")  # a WebSocket has none
+        self._presents = method not in PRESENTS_NOTHING
+        self._secure = get("scheme") in _SECURE
+        # What decides is kept and not the scope: that one leads back to here, and so to a cycle.
+        self._asked: tuple[str, str, bytes, Iterable[tuple[bytes, bytes]]] = (
+            method,
+            get("path", ""),
+            get("query_string", b""),
+            get("headers") or (),
         )
-        self._page = Page(tracker, load)
-        recorder = Recorder(self._page)
+        recorder = Recorder(self)
         _put(scope, recorder)
         self._token: Token[Recorder] = enter(recorder)
+
+    def meet(self) -> Loaded:
+        """See :class:`~convert_middleware.page.Page`."""
+        return self._tracker.meet(self._name, *self._asked)
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
         kind = message["type"]
-        if kind in _STARTS and not self._started:
+        if kind in _STARTS and not self.begun:
             status = message.get("status", 0)
             if status in _INFORMATIONAL:  # the response is still to come
                 await self._send(message)
                 return
-            self._started = True
             message, saved = self._start(kind, status, message)
-            page = self._page
-            page.begun = True
+            self.begun = True
             await self._send(message)
-            page.shown = self._presents
+            self.shown = self._presents
             if saved is not None:
-                page.saved(saved)
+                self.saved(saved)
             return
         last = kind in _ENDS and self._ends(kind, message)
-        if last and self._page.ahead:
-            self._tracker.remember(self._page)
+        if last and self.ahead:
+            self._tracker.remember(self)
         await self._send(message)
-        if last:
+        if last and self.dirty:
             self._complete()
 
     def finish(self) -> None:
         """Take note that the application has returned; nothing is awaited, whatever happened before."""
-        self._page.ended = True  # first, so that what a thread records from here on leaves by itself
-        self._complete()
+        self.ended = True  # first, so that what a thread records from here on leaves by itself
+        if self.dirty:
+            self._complete()
         try:
             leave(self._token)
         except ValueError:  # the application was closed from another context, where there is nothing to undo
@@ -210,49 +200,47 @@ class _Exchange:
 
     def _ends(self, kind: str, message: Message) -> bool:
         """Tell whether nothing more of the response follows a message."""
-        more = _ENDS[kind]
         if self._trailers and kind != "http.response.trailers":
             return False
+        more = _ENDS[kind]
         return more is None or not message.get(more, False)
 
     def _start(self, kind: str, status: int, message: Message) -> tuple[Message, Visitor | None]:
         """Return the message that starts the response with our headers, and the state in its cookie."""
-        page = self._page
-        saved: Visitor | None = None
         if status == 304:
             self._presents = False
-        self._trailers = bool(message.get("trailers", False))
-        if self._tracker.asks_consent and not page.used and self._came_known():
-            page.visitor  # noqa: B018 - who withdraws need not meet a page that records something
-        if page.used:
-            headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
-            if not self._presents:
-                page.withhold()
-            headers, saved = begin_response(
-                self._tracker,
-                page,
-                self._name,
-                headers,
-                status=status,
-                secure=self._scope.get("scheme") in _SECURE,
-                keepable=kind != "websocket.accept",
-            )
-            message = {**message, "headers": headers}
-        return message, saved
+        if message.get("trailers", False):
+            self._trailers = True
+        if self._tracker.asks_consent and not self.used and self._came_known():
+            self.visitor  # noqa: B018 - who withdraws need not meet a page that records something
+        if not self.used:
+            return message, None
+        headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
+        if not self._presents:
+            self.withhold()
+        headers, saved = begin_response(
+            self._tracker,
+            self,
+            self._name,
+            headers,
+            status=status,
+            secure=self._secure,
+            keepable=kind != "websocket.accept",
+        )
+        return {**message, "headers": headers}, saved
 
     def _came_known(self) -> bool:
         """Tell whether the browser sent a cookie of ours."""
         return any(
-            len(key) == 6 and key.lower() == b"cookie" and self._name in value for key, value in self._headers
+            len(key) == 6 and key.lower() == b"cookie" and self._name in value
+            for key, value in self._asked[3]
         )
 
     def _complete(self) -> None:
-        page = self._page
-        if page.dirty:
-            page.dirty = False
-            if not page.shown:
-                page.withhold()
-            self._tracker.send_news(page)
+        self.dirty = False
+        if not self.shown:
+            self.withhold()
+        self._tracker.send_news(self)
 
 
 def _put(scope: Scope, recorder: Recorder) -> None:

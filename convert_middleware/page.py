@@ -72,8 +72,8 @@ class Page:
 
     Args:
         host: The engine.
-        load: Returns the visitor of the request, and whether the cookie should be written anew; called when
-            somebody asks for state.
+        load: Returns what the request begins with; called when somebody asks for state. None: a subclass has
+            a :meth:`meet` of its own.
         shown: Whether exposures count from the start, as there is no response to wait for.
     """
 
@@ -98,7 +98,7 @@ class Page:
         "withdrawn",
     )
 
-    def __init__(self, host: Host, load: Callable[[], Loaded], *, shown: bool = False) -> None:
+    def __init__(self, host: Host, load: Callable[[], Loaded] | None = None, *, shown: bool = False) -> None:
         self._host = host
         self._load = load
         self._visitor: Visitor | None = None
@@ -119,6 +119,12 @@ class Page:
         self.withdrawn = False  # the visitor denies consent, and came with a cookie
         self.forgotten = False
 
+    def meet(self) -> Loaded:
+        """Return what the request begins with."""
+        if self._load is None:
+            raise NotImplementedError
+        return self._load()
+
     @property
     def used(self) -> bool:
         """Whether somebody asked for the visitor's state."""
@@ -132,7 +138,7 @@ class Page:
             return visitor
         with self._lock:
             if self._visitor is None:
-                self.loaded, self._stale, self.excluded, self.withdrawn = self._load()
+                self.loaded, self._stale, self.excluded, self.withdrawn = self.meet()
                 self._visitor = self._kept = self.loaded
                 self.dirty = not self.excluded and self._host.owes(self.loaded)
                 if self.begun and not self.excluded and self.loaded.is_new:
