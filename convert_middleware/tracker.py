@@ -75,12 +75,19 @@ class Tracker:
     Args:
         settings: The options.
         clock: Returns seconds since the epoch; for tests.
+        delivery: Makes what brings hits to Convert; for tests.
 
     Raises:
         SettingsError: The outbox or sender cannot be used.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        delivery: Callable[..., Delivery] = Delivery,
+    ) -> None:
         wrong: object = settings
         if not isinstance(wrong, Settings):
             raise SettingsError("settings", f"must be Settings(...), not {type(wrong).__name__}")
@@ -123,7 +130,7 @@ class Tracker:
             self.announcer,
             shared_ledger_of(outbox),
         )
-        self._delivery = Delivery(
+        self._delivery = delivery(
             outbox,
             make_sender(settings.sender, settings.endpoint),
             Policy(on_ambiguous=settings.on_ambiguous),
