@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from convert_middleware import ConvertMiddleware, CookieOptions, MemoryOutbox, Settings, Tracker, current
 from convert_middleware.hooks import GoalReached
+from convert_middleware.testing import RecordedTracker
 from tests.typing.use import SECRET, bare, tracker
 
 recorder = current()
@@ -27,5 +28,8 @@ Settings(project_id="1", hooks=[lambda: None])  # type: ignore[list-item, misc]
 CookieOptions(samesite="LAX")  # type: ignore[arg-type]
 MemoryOutbox(max_hits="10")  # type: ignore[arg-type]
 Tracker(project_id="1")  # type: ignore[call-arg]
+RecordedTracker(secret_kay=SECRET)  # type: ignore[call-arg]
+RecordedTracker().assert_reached(331, 1)  # type: ignore[call-arg]
+RecordedTracker().cookies_for(experiments=[11])  # type: ignore[arg-type]
 tracker.stats().accepted = 7  # type: ignore[misc]
 GoalReached(visitor="ab", goal_id=331).goal_id = 7  # type: ignore[misc]

@@ -25,7 +25,8 @@ from convert_middleware import (
     current,
 )
 from convert_middleware.hooks import Event, GoalReached, HitDropped
-from convert_middleware.model import Hit
+from convert_middleware.model import Hit, Transaction
+from convert_middleware.testing import Clock, RecordedTracker
 from convert_middleware.wire import decode, encode
 
 SECRET = "a secret of at least sixteen bytes"
@@ -103,6 +104,24 @@ try:
     current().goal(331)
 except ArgumentError as error:
     assert_type(error.argument, str)
+
+clock = Clock()
+clock.now += 3600
+recorded = RecordedTracker(settings, clock=clock, consent=lambda request: request.cookie("choice") == "all")
+RecordedTracker(id_number="2_1")
+ConvertMiddleware(bare, tracker=recorded)
+assert_type(recorded.hits, list[Hit])
+assert_type(recorded.exposures, list[tuple[int, int]])
+assert_type(recorded.goals, list[int])
+assert_type(recorded.transactions, list[Transaction])
+recorded.assert_exposed(11, "12")
+recorded.assert_reached("331", times=1)
+recorded.assert_paid("ab12345", value=Decimal("1599.99"))
+recorded.assert_nothing_sent()
+assert_type(recorded.cookies_for(experiments={11: "12"}, goals=[331, "332"]), dict[str, str])
+assert_type(recorded.cookies_for(experiments=current().experiments, goals=331), dict[str, str])
+with recorded.request(recorded.cookies_for()) as begun:
+    assert_type(begun, Recorder)
 
 hit = decode("?c=2&p=1&g=331&ga=1")
 assert_type(hit, Hit)
