@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from convert_middleware import Recorder, Settings, Tracker
+from convert_middleware.testing import RecordedTracker
 from convert_middleware.wire import decode, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convert_middleware import Recorder
     from convert_middleware.model import Hit
-    from tests.servers import TrackingServer
 
 URL = (
     "https://1.track.convertexperiments.com/track/?c=2&p=1&e=11-12-331.33.34,21-22-33.331.341&ea=1"
@@ -67,19 +68,13 @@ def meaning(hit: Hit) -> object:
     ids=["goal 35 was reached before", "goal 35 belongs to no experiment"],
 )
 def test_the_published_example_is_reached_through_the_public_recording_api(
-    earlier: tuple[Callable[[Recorder], None], ...], tracking_server: TrackingServer
+    earlier: tuple[Callable[[Recorder], None], ...],
 ) -> None:
-    secret = "a secret of the shop, long enough"
-    tracker = Tracker(Settings(id_number="2_1", secret_key=secret, endpoint=tracking_server.endpoint))
+    tracker = RecordedTracker(project_id=1, customer_id=2)
     token = tracker.write_token(tracker.load([])[0])
     for visit in (*earlier, this_visit):
         with tracker.resume(token) as convert:
             visit(convert)
-        assert tracker.flush()
         token = convert.token()
-    assert tracker.close()
-    targets = tracking_server.targets
-    assert len(targets) == 3
-    assert meaning(decode(targets[-1])) == meaning(decode(URL))
-    stats = tracker.stats()
-    assert stats.accepted == stats.delivered == 3
+    assert len(tracker.hits) == 3
+    assert meaning(tracker.hits[-1]) == meaning(decode(URL))

@@ -1,38 +1,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 
 import pytest
 from starlette.testclient import TestClient
 
-from convert_middleware import Settings, Tracker, wire
-from convert_middleware.collector import Collector, create_collector
-from convert_middleware.collector.serve import running
+from convert_middleware import wire
+from convert_middleware.testing import RecordedTracker
 from examples.shop import ids
 from examples.shop.app import create_app
 
 
 @pytest.fixture
-def shop() -> Iterator[tuple[TestClient, Tracker, Collector]]:
-    app = create_collector(names=ids.NAMES)
-    with running(app) as address:
-        settings = Settings(
-            project_id=ids.PROJECT,
-            customer_id=ids.CUSTOMER,
-            secret_key="k" * 32,
-            endpoint=f"{address}/track/",
-        )
-        tracker = Tracker(settings)
-        yield TestClient(create_app(tracker, address)), tracker, app.state.collector
-        tracker.close()
-    app.state.collector.close()
+def tracker() -> RecordedTracker:
+    return RecordedTracker(project_id=ids.PROJECT, customer_id=ids.CUSTOMER)
 
 
-def test_a_visit_from_landing_to_order_arrives_in_full(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, tracker, collector = shop
+@pytest.fixture
+def visitor(tracker: RecordedTracker) -> TestClient:
+    """Somebody at the shop's door."""
+    return TestClient(create_app(tracker, "http://127.0.0.1:8070/"))
+
+
+def test_a_visit_from_landing_to_order_is_told_in_full(visitor: TestClient, tracker: RecordedTracker) -> None:
     visitor.get("/")
     visitor.get("/product/mug")
     visitor.post("/cart", data={"slug": "mug", "number": "2"})
@@ -40,18 +31,12 @@ def test_a_visit_from_landing_to_order_arrives_in_full(shop: tuple[TestClient, T
     thanks = visitor.post("/checkout", data={"name": "Someone"})
     assert "37.00" in thanks.text
     visitor.get("/thanks")
-    assert tracker.flush(10)
-    summary = collector.summary()
-    assert (
-        summary["totals"] | {"visitors": 2, "conversions": 4, "orders": 1, "revenue": "37.00", "products": 2}
-        == (summary["totals"])
-    )
-    assert summary["totals"]["requests"] == 5
-    hits = [record.hit for record in collector.hits()]  # they may have overtaken each other
-    (paid,) = [hit for hit in hits if hit.transaction is not None]
-    assert paid.transaction is not None
-    assert paid.transaction.value == Decimal("37.00")
-    assert paid.goals[0] == ids.BOUGHT
+    assert len(tracker.hits) == 5
+    assert (len(tracker.exposures), len(tracker.goals)) == (2, 4)
+    (order,) = tracker.transactions
+    tracker.assert_paid(order.transaction_id, value="37.00")
+    assert order.products == 2
+    assert tracker.hits[-1].goals[0] == ids.BOUGHT
 
 
 def ready_to_pay(visitor: TestClient) -> None:
@@ -59,53 +44,43 @@ def ready_to_pay(visitor: TestClient) -> None:
     visitor.post("/cart", data={"slug": "mug", "number": "2"})
 
 
-def paid(collector: Collector) -> tuple[int, str, int]:
-    totals = collector.summary()["totals"]
-    return totals["orders"], totals["revenue"], collector.summary()["goals"][str(ids.BOUGHT)]["conversions"]
-
-
 def test_an_order_counts_when_it_is_paid_though_nobody_sees_the_thanks(
-    shop: tuple[TestClient, Tracker, Collector],
+    visitor: TestClient, tracker: RecordedTracker
 ) -> None:
-    visitor, tracker, collector = shop
     ready_to_pay(visitor)
     answer = visitor.post("/checkout", data={"name": "Someone"}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/thanks")
-    assert tracker.flush(10)
-    assert paid(collector) == (1, "37.00", 1)
+    tracker.assert_reached(ids.BOUGHT, times=1)
+    assert [str(order.value) for order in tracker.transactions] == ["37.00"]
 
 
-def test_loading_the_thanks_again_sends_nothing(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, tracker, _ = shop
+def test_loading_the_thanks_again_sends_nothing(visitor: TestClient, tracker: RecordedTracker) -> None:
     ready_to_pay(visitor)
     visitor.post("/checkout", data={"name": "Someone"}, follow_redirects=False)
-    before = tracker.stats().accepted
+    tracker.hits.clear()
     for _ in range(3):
         assert "37.00" in visitor.get("/thanks").text
-    assert tracker.stats().accepted == before
+    tracker.assert_nothing_sent()
 
 
-def test_a_second_click_on_pay_leads_to_the_same_order(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, tracker, collector = shop
+def test_a_second_click_on_pay_leads_to_the_same_order(visitor: TestClient, tracker: RecordedTracker) -> None:
     ready_to_pay(visitor)
     with ThreadPoolExecutor(4) as pool:
         clicks = [pool.submit(visitor.post, "/checkout", data={"name": "Someone"}) for _ in range(4)]
     pages = {click.result().text.partition("Order <b>")[2].partition("</b>")[0] for click in clicks}
     assert len(pages) == 1
-    assert tracker.flush(10)
-    assert paid(collector) == (1, "37.00", 1)
+    tracker.assert_reached(ids.BOUGHT, times=1)
+    assert [str(order.value) for order in tracker.transactions] == ["37.00"]
 
 
-def test_the_headline_stays_the_same_for_one_visitor(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, _, _ = shop
+def test_the_headline_stays_the_same_for_one_visitor(visitor: TestClient) -> None:
     seen = {visitor.get("/").headers["X-Shop-Did"] for _ in range(12)}
     assert len(seen) == 1
     presented = json.loads(seen.pop())["presented"][str(ids.HEADLINE)]
     assert presented in ids.HEADLINES
 
 
-def test_the_foot_of_the_page_says_what_convert_was_told(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, _, _ = shop
+def test_the_foot_of_the_page_says_what_convert_was_told(visitor: TestClient) -> None:
     assert "none yet" in visitor.get("/").text
     page = visitor.get("/product/lamp").text
     assert "Viewed product" in page
@@ -132,13 +107,17 @@ def test_the_foot_of_the_page_says_what_convert_was_told(shop: tuple[TestClient,
     ],
 )
 def test_bad_input_gets_a_friendly_page_and_records_nothing(
-    shop: tuple[TestClient, Tracker, Collector], method: str, path: str, fields: dict[str, str], status: int
+    visitor: TestClient,
+    tracker: RecordedTracker,
+    method: str,
+    path: str,
+    fields: dict[str, str],
+    status: int,
 ) -> None:
-    visitor, tracker, _ = shop
     answer = visitor.request(method, path, data=fields)
     assert answer.status_code == status
     assert "Sorry" in answer.text
-    assert tracker.stats().accepted == 0
+    tracker.assert_nothing_sent()
 
 
 @pytest.mark.parametrize(
@@ -149,25 +128,24 @@ def test_bad_input_gets_a_friendly_page_and_records_nothing(
     ],
 )
 def test_a_form_that_cannot_be_read_gets_a_friendly_page(
-    shop: tuple[TestClient, Tracker, Collector], headers: dict[str, str], status: int
+    visitor: TestClient, tracker: RecordedTracker, headers: dict[str, str], status: int
 ) -> None:
-    visitor, tracker, _ = shop
     answer = visitor.post("/cart", content=b"no form at all", headers=headers)
     assert answer.status_code == status
     assert "could not read that form" in answer.text
-    assert tracker.stats().accepted == 0
+    tracker.assert_nothing_sent()
 
 
-def test_a_file_where_text_belongs_gets_a_friendly_page(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, tracker, _ = shop
+def test_a_file_where_text_belongs_gets_a_friendly_page(
+    visitor: TestClient, tracker: RecordedTracker
+) -> None:
     answer = visitor.post("/cart", data={"number": "1"}, files={"slug": ("mug.txt", b"mug")})
     assert answer.status_code == 422
     assert "could not read that form" in answer.text
-    assert tracker.stats().accepted == 0
+    tracker.assert_nothing_sent()
 
 
-def test_text_of_visitors_is_never_markup(shop: tuple[TestClient, Tracker, Collector]) -> None:
-    visitor, _, _ = shop
+def test_text_of_visitors_is_never_markup(visitor: TestClient) -> None:
     assert "<script>" not in visitor.get("/product/<script>").text
     visitor.post("/cart", data={"slug": "mug", "number": "1"})
     assert "<script>" not in visitor.post("/checkout", data={"name": "<script>"}).text
