@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import convert_middleware
-from convert_middleware import CookieOptions, Settings, Stats, hooks
+from convert_middleware import CookieOptions, Settings, Stats, hooks, testing
 from tests.test_docs import PAGES, ROOT
 
 _CODE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -60,6 +60,11 @@ def test_every_number_of_the_account_has_a_row() -> None:
 def test_every_public_name_is_in_a_reference_page() -> None:
     reference = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/reference").glob("*.md"))
     assert [name for name in convert_middleware.__all__ if name not in reference] == []
+
+
+def test_all_that_is_there_for_tests_is_on_its_page() -> None:
+    names = {name for name in vars(testing.RecordedTracker) if name[0] != "_"} | {"RecordedTracker", "Clock"}
+    assert [name for name in names if f"`{name}" not in page("docs/reference/testing.md")] == []
 
 
 def links() -> Iterator[tuple[str, str]]:
