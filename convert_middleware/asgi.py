@@ -19,7 +19,7 @@ from convert_middleware.tracker import Tracker
 if TYPE_CHECKING:
     from contextvars import Token
 
-    from convert_middleware.visitor import Visitor
+    from convert_middleware.response import Saved
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -179,7 +179,7 @@ class _Exchange(Page):
             await self._send(message)
             self.shown = self._presents
             if saved is not None:
-                self.saved(saved)
+                self.saved(*saved)
             return
         last = kind in _ENDS and self._ends(kind, message)
         if last and self.ahead:
@@ -205,7 +205,7 @@ class _Exchange(Page):
         more = _ENDS[kind]
         return more is None or not message.get(more, False)
 
-    def _start(self, kind: str, status: int, message: Message) -> tuple[Message, Visitor | None]:
+    def _start(self, kind: str, status: int, message: Message) -> tuple[Message, Saved | None]:
         """Return the message that starts the response with our headers, and the state in its cookie."""
         if status == 304:
             self._presents = False

@@ -1,7 +1,7 @@
 """What one process remembers of its visitors, for records that reached no cookie and cookies that crossed.
 
-Bounded and expiring. It holds states only and merges them; cookies and requests are others' affair, and time
-is handed in.
+Bounded and expiring. It holds states only and merges them; signatures and requests are others' affair, and
+time is handed in.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from convert_middleware.cookie import state_of, text_of
 from convert_middleware.delivery import Recent
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ REMEMBERED_FOR: Final = 1800.0  # seconds
 
 
 class Memory:
-    """The latest states of visitors, and the cookies this process wrote."""
+    """The latest states of visitors, and the cookies this process wrote.
+
+    A state is kept as the text of its cookie: one object, where a state read has fifty.
+    """
 
     def __init__(self) -> None:
-        self._states: Recent[str, tuple[float, Visitor]] = Recent(REMEMBERED)
-        # Of a cookie that this process wrote: its state, and when it expires.
-        self._written: Recent[bytes, tuple[Visitor, int]] = Recent(REMEMBERED)
+        self._states: Recent[str, tuple[float, bytes]] = Recent(REMEMBERED)
+        self._written: Recent[bytes, int] = Recent(REMEMBERED)  # when each expires
         # Reentrant: a garbage collection in the midst of it may run a destructor that records something.
         self._lock = threading.RLock()
 
@@ -32,35 +35,46 @@ class Memory:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
 
-    def wrote(self, text: bytes, visitor: Visitor, expires: int) -> None:
+    def wrote(self, text: bytes, expires: int) -> None:
         """Take note that a cookie was written; reading it again needs no second look at its signature."""
-        self._written.put(text, (visitor, expires))
+        self._written.put(text, expires)
 
     def read(self, text: bytes, now: float) -> Visitor | None:
         """Return the state of a cookie that this process wrote, None if it does not know it."""
-        written = self._written.get(text)
-        return written[0] if written is not None and now <= written[1] else None
+        expires = self._written.get(text)
+        return state_of(text) if expires is not None and now <= expires else None
 
-    def complete(self, visitor: Visitor, now: float) -> Visitor:
-        """Return the state with what is remembered of the visitor."""
+    def complete(self, visitor: Visitor, text: bytes | None, now: float) -> tuple[Visitor, bytes | None]:
+        """Return a state with what is remembered of the visitor, and a text that holds just that.
+
+        Args:
+            visitor: The state.
+            text: A cookie that holds just this state; None: there is none.
+            now: Seconds since the epoch.
+        """
         known = self._states.get(visitor.visitor_id)
-        if known is None or known[0] < now - REMEMBERED_FOR:
-            return visitor
-        return known[1] if known[1] == visitor else visitor.merge(known[1])
+        if known is None or known[1] == text or known[0] < now - REMEMBERED_FOR:
+            return visitor, text
+        remembered = state_of(known[1])
+        if remembered == visitor:
+            return visitor, known[1]
+        merged = visitor.merge(remembered)
+        return merged, known[1] if merged == remembered else None
 
-    def remember(self, visitor: Visitor, loaded: Visitor | None, now: float) -> Visitor:
+    def remember(self, visitor: Visitor, seen: bytes | None, text: bytes | None, now: float) -> Visitor:
         """Keep a state, and return it with what parallel requests added meanwhile.
 
         Args:
             visitor: The state after a request's records.
-            loaded: The state the request began with, as :meth:`complete` returned it, if any was.
+            seen: The text of the state that the request began with, as :meth:`complete` returned it.
+            text: A cookie that holds just this state; None: there is none.
             now: Seconds since the epoch.
         """
         with self._lock:
             known = self._states.get(visitor.visitor_id)
-            if known is not None and known[1] is not loaded and known[0] >= now - REMEMBERED_FOR:
-                visitor = known[1].merge(visitor)
-            self._states.put(visitor.visitor_id, (now, visitor))
+            if known is not None and known[1] != seen and known[0] >= now - REMEMBERED_FOR:
+                visitor, text = state_of(known[1]).merge(visitor), None
+            self._states.put(visitor.visitor_id, (now, text or text_of(visitor)))
         return visitor
 
     def forget(self, visitor: Visitor) -> None:

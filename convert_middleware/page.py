@@ -59,12 +59,14 @@ class Loaded(NamedTuple):
         stale: Whether the cookie should be written anew when something is recorded.
         excluded: Whether the request is not counted: records work on this page, and nothing of them is kept.
         withdrawn: Whether the browser's cookie has to go.
+        text: A cookie that holds just this state; None: there is none.
     """
 
     visitor: Visitor
     stale: bool = False
     excluded: bool = False
     withdrawn: bool = False
+    text: bytes | None = None
 
 
 class Page:
@@ -85,6 +87,7 @@ class Page:
         "_load",
         "_lock",
         "_stale",
+        "_text",
         "_transactions",
         "_visitor",
         "begun",
@@ -93,6 +96,7 @@ class Page:
         "excluded",
         "forgotten",
         "loaded",
+        "seen",
         "shown",
         "touched",
         "withdrawn",
@@ -103,7 +107,9 @@ class Page:
         self._load = load
         self._visitor: Visitor | None = None
         self.loaded: Visitor | None = None  # the state that the request began with
+        self.seen: bytes | None = None  # a cookie that holds just that
         self._kept: Visitor | None = None  # the state as the browser has it, or will have
+        self._text: bytes | None = None  # a cookie that holds just that
         self._stale = False
         self._exposures: list[int] = []  # what is news
         self._goals: list[int] = []
@@ -138,8 +144,9 @@ class Page:
             return visitor
         with self._lock:
             if self._visitor is None:
-                self.loaded, self._stale, self.excluded, self.withdrawn = self.meet()
+                self.loaded, self._stale, self.excluded, self.withdrawn, self.seen = self.meet()
                 self._visitor = self._kept = self.loaded
+                self._text = self.seen
                 self.dirty = not self.excluded and self._host.owes(self.loaded)
                 if self.begun and not self.excluded and self.loaded.is_new:
                     self._say_that_it_is_late()
@@ -250,9 +257,18 @@ class Page:
                 self._visitor = self._kept if visitor == self._kept else visitor
                 self._exposures = []
 
-    def saved(self, visitor: Visitor) -> None:
-        """Take note that a cookie with this state has left."""
-        self._kept, self._stale = visitor, False
+    def saved(self, visitor: Visitor, text: bytes | None = None) -> None:
+        """Take note that a cookie with this state has left.
+
+        Args:
+            visitor: The state.
+            text: The cookie, which may lack what is too much for one.
+        """
+        self._kept, self._text, self._stale = visitor, text, False
+
+    def text_of(self, visitor: Visitor) -> bytes | None:
+        """Return the cookie that holds this state, if there is one."""
+        return self._text if visitor is self._kept else None
 
     def take(self) -> News | None:
         """Return what is news and start afresh.

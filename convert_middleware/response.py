@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from convert_middleware.visitor import Visitor
 
 Headers = list[tuple[bytes, bytes]]
+Saved = tuple["Visitor", bytes]  # a state, and the cookie that holds it
 
 PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})  # methods whose responses nobody looks at
 
@@ -32,8 +33,8 @@ def begin_response(
     status: int,
     secure: bool,
     keepable: bool = True,
-) -> tuple[Headers, Visitor | None]:
-    """Return the headers with ours, and the state in the visitor's cookie if it is there; never raises.
+) -> tuple[Headers, Saved | None]:
+    """Return the headers with ours, and what is in the visitor's cookie if it is there; never raises.
 
     Args:
         tracker: The engine.
@@ -49,23 +50,24 @@ def begin_response(
         names = names_of(headers)
         if keepable and tracker.guards_caches and guard(headers, names):
             tracker.announcer.announce(CacheGuarded(status=status))
-        saved = page.to_save()
+        visitor = page.to_save()
         gone = page.deletes
-        if saved is not None and tracker.withdrew(saved):  # in another tab, while this page was being made
-            saved, gone = None, True
-        if saved is not None or gone:
-            if b"set-cookie" in names and _sets(headers, name):
-                _say_that_it_is_taken(tracker, name)
-            else:
-                text, max_age = tracker.write_cookie(saved) if saved is not None else (b"", 0)
-                attributes = tracker.cookie_attributes[secure]
-                headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
+        if visitor is not None and tracker.withdrew(visitor):  # in another tab, while this page was made
+            visitor, gone = None, True
+        if visitor is None and not gone:
+            return headers, None
+        text, max_age = tracker.write_cookie(visitor) if visitor is not None else (b"", 0)
+        if b"set-cookie" in names and _sets(headers, name):
+            _say_that_it_is_taken(tracker, name)
+        else:
+            attributes = tracker.cookie_attributes[secure]
+            headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
     except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
         tracker.announcer.log(
             logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
         )
         return headers, None
-    return headers, saved
+    return headers, None if visitor is None else (visitor, text)
 
 
 def _sets(headers: Headers, name: bytes) -> bool:

@@ -34,7 +34,7 @@ from convert_middleware.wire import MAX_URL
 from convert_middleware.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 _TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
 _FROM_URL: Final = str.maketrans("-_", "+/")
@@ -212,8 +212,9 @@ class Tracker:
             raise TokenError(error.reason) from None
         except (AttributeError, TypeError, UnicodeEncodeError):
             raise TokenError(f"{type(token).__name__} is no text") from None
-        visitor = self._memory.complete(visitor, now)
-        return Recorder(Page(self, lambda: Loaded(visitor, excluded=self.withdrew(visitor)), shown=True))
+        visitor, seen = self._memory.complete(visitor, None, now)
+        loaded = Loaded(visitor, excluded=self.withdrew(visitor), text=seen)
+        return Recorder(Page(self, lambda: loaded, shown=True))
 
     # --- for the doors --------------------------------------------------------------------------------
 
@@ -252,31 +253,37 @@ class Tracker:
         cookies = find(header, name)
         reason = self._admission.excluded(method, path, query, fields)
         if reason is None:
-            visitor, stale = self.load(cookies)
+            visitor, stale, text = self._load(cookies)
             if self._reads_browser and VISITOR_COOKIE in header:  # told by Convert's own script
                 state = read_state(find(header, VISITOR_COOKIE))
+                seen = visitor
                 visitor = visitor.with_browser(state.exposures, state.goals)
-            return Loaded(visitor, stale)
+                text = text if visitor is seen else None
+            return Loaded(visitor, stale, text=text)
         if not (reason.denies and cookies):
             return Loaded(self.load(cookies)[0], excluded=True)
         for visitor, _ in self._read_cookies(cookies, self._clock()):
             self._withdraw(visitor)
         return Loaded(self.load(())[0], excluded=True, withdrawn=True)
 
-    def load(self, cookies: Iterable[bytes]) -> tuple[Visitor, bool]:
+    def load(self, cookies: Sequence[bytes]) -> tuple[Visitor, bool]:
         """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
+        return self._load(cookies)[:2]
+
+    def _load(self, cookies: Sequence[bytes]) -> tuple[Visitor, bool, bytes | None]:
+        """Do what :meth:`load` does, and return also a cookie that holds just this state, if there is one."""
         now = self._clock()
         # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
         found = self._read_cookies(cookies, now)
         if self._writer.anybody_withdrew:
             found = [each for each in found if not self.withdrew(each[0])]
         if not found:
-            return Visitor(token_hex(16), int(now)), False
+            return Visitor(token_hex(16), int(now)), False, None
         visitor, stale = found[0]
         for other, _ in found[1:]:
             visitor, stale = visitor.merge(other), True
-        complete = self._memory.complete(visitor, now)
-        return complete, stale or complete != visitor
+        complete, text = self._memory.complete(visitor, cookies[0] if len(cookies) == 1 else None, now)
+        return complete, stale or complete != visitor, text
 
     def write_cookie(self, visitor: Visitor) -> tuple[bytes, int]:
         """Return the value of the visitor's cookie and its remaining life in seconds."""
@@ -292,8 +299,9 @@ class Tracker:
                     goals=evicted.goals,
                 )
             )
-        self._memory.wrote(text, visitor, issued_at + options.max_age)
-        return text, max(1, issued_at + options.max_age - now)
+        expires = issued_at + options.max_age
+        self._memory.wrote(text, expires)
+        return text, max(1, expires - now)
 
     # --- for the pages --------------------------------------------------------------------------------
 
@@ -329,11 +337,11 @@ class Tracker:
                 return
             now = self._clock()
             if news is not None:
-                visitor = self._memory.remember(news.visitor, page.loaded, now)
+                visitor = self._memory.remember(news.visitor, page.seen, page.text_of(news.visitor), now)
                 self._accept(news if visitor is news.visitor else news._replace(visitor=visitor), now)
                 return
             if page.shown and page.changed:
-                self._memory.remember(page.visitor, page.loaded, now)
+                self._memory.remember(page.visitor, page.seen, page.text_of(page.visitor), now)
             if page.shown and self.owes(page.visitor) and not self._delivery.closed:
                 self._accept(News(page.visitor), now)
         except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
@@ -350,7 +358,7 @@ class Tracker:
         Doors call it before the last of a response leaves: that request may follow at once.
         """
         if page.shown and not (page.deletes or page.excluded or self.withdrew(page.visitor)):
-            self._memory.remember(page.visitor, page.loaded, self._clock())
+            self._memory.remember(page.visitor, page.seen, None, self._clock())
 
     def _accept(self, news: News, now: float) -> None:
         if self._delivery.closed:

@@ -22,7 +22,7 @@ from convert_middleware.tracker import Tracker
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from convert_middleware.visitor import Visitor
+    from convert_middleware.response import Saved
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -111,7 +111,7 @@ class _Exchange:
         recorder = Recorder(self._page)
         environ["convert"] = recorder
         self._started = False
-        self._saved: Visitor | None = None
+        self._saved: Saved | None = None
         self._busy = 0  # the thread that runs the application now
         # Iterating may go on in another thread or greenlet, where current() has to work as well.
         self._context = copy_context()
@@ -147,7 +147,7 @@ class _Exchange:
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Begin the response with our headers."""
-        saved: Visitor | None = None
+        saved: Saved | None = None
         page = self._page
         self._started = True
         code = int(status[:3]) if status[:3].isdigit() else 0
@@ -178,7 +178,7 @@ class _Exchange:
         """Take note that something of the body is on its way to the visitor."""
         self._page.shown = self._presents
         if self._saved is not None:
-            self._page.saved(self._saved)
+            self._page.saved(*self._saved)
             self._saved = None
         if self._page.ahead:
             self._tracker.remember(self._page)
