@@ -11,7 +11,14 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots
+from convert_middleware.browser import (
+    Consent,
+    Exclusion,
+    RequestFacts,
+    decide,
+    exclusion,
+    load_bots,
+)
 from convert_middleware.browser.exclusion import OPT_OUT_COOKIE
 from convert_middleware.cookie import find
 from convert_middleware.hooks import RequestExcluded
@@ -77,7 +84,13 @@ class Admission:
             query: Its query string as it came.
             fields: Its headers by lower-case name.
         """
-        if self._plain and not _says_something(query, fields):
+        # As most requests are: nothing in them could exclude them, and no bot made them.
+        if (
+            self._plain
+            and _SIGNS.isdisjoint(fields)
+            and (b"cookie" not in fields or OPT_OUT_COOKIE not in fields[b"cookie"])
+            and b"conv" not in query
+        ):
             agent = fields.get(b"user-agent")
             if not agent or self._is_bot is None or not self._is_bot(agent):
                 return None
@@ -131,12 +144,3 @@ class Admission:
         if consent is Consent.GRANTED:
             return None
         return Exclusion.CONSENT_DENIED if consent is Consent.DENIED else Exclusion.CONSENT_UNKNOWN
-
-
-def _says_something(query: bytes, fields: Fields) -> bool:
-    """Tell cheaply whether anything in the request could exclude it, bots aside."""
-    return (
-        not _SIGNS.isdisjoint(fields)
-        or (b"cookie" in fields and OPT_OUT_COOKIE in fields[b"cookie"])
-        or b"conv" in query
-    )

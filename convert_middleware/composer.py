@@ -18,7 +18,7 @@ from convert_middleware.hooks import (
     visitor_hash,
 )
 from convert_middleware.model import Transaction
-from convert_middleware.visitor import News
+from convert_middleware.visitor import News, unchecked
 from convert_middleware.wire import fit, queries, query
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ class Composer:
 def _receipt(
     visitor: Visitor, experiments: tuple[int, ...], goals: tuple[int, ...], paid: Transaction | None
 ) -> Receipt:
-    return Receipt(visitor.visitor_id, experiments, goals, ((paid.transaction_id, paid),) if paid else ())
+    transactions = ((paid.transaction_id, paid),) if paid else ()
+    return unchecked(Receipt, (visitor.visitor_id, experiments, goals, transactions))
 
 
 def _with_owed(news: News, owed: Receipt) -> News:

@@ -76,7 +76,7 @@ class VisitorForgotten(VisitorEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TooLateForCookie(VisitorEvent):
-    """A visitor without a cookie was first asked for after the response had begun, which can set none."""
+    """A visitor without a cookie was recorded after the response had begun, which can set none any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from convert_middleware.hooks import (
     VisitorForgotten,
     visitor_hash,
 )
-from convert_middleware.visitor import News, Visitor
+from convert_middleware.visitor import News, Visitor, unchecked
 
 if TYPE_CHECKING:
     from convert_middleware.errors import ArgumentError
@@ -84,6 +84,7 @@ class Page:
         "_goals",
         "_host",
         "_kept",
+        "_late",
         "_load",
         "_lock",
         "_stale",
@@ -96,9 +97,11 @@ class Page:
         "excluded",
         "forgotten",
         "loaded",
+        "remembered",
         "seen",
         "shown",
         "touched",
+        "used",
         "withdrawn",
     )
 
@@ -109,13 +112,15 @@ class Page:
         self.loaded: Visitor | None = None  # the state that the request began with
         self.seen: bytes | None = None  # a cookie that holds just that
         self._kept: Visitor | None = None  # the state as the browser has it, or will have
+        self.remembered: Visitor | None = None  # the state as the next request will know it
         self._text: bytes | None = None  # a cookie that holds just that
-        self._stale = False
+        self._stale = self._late = False
         self._exposures: list[int] = []  # what is news
         self._goals: list[int] = []
         self._transactions: list[Transaction] = []
         # A sync endpoint records in a thread while the async part of the same request records too.
         self._lock = threading.RLock()
+        self.used = False  # somebody asked for the visitor's state
         self.begun = False  # the response has, so that its cookie can carry nothing more
         self.shown = shown  # the response has left, so that exposures count
         self.touched = False  # something was recorded
@@ -132,11 +137,6 @@ class Page:
         return self._load()
 
     @property
-    def used(self) -> bool:
-        """Whether somebody asked for the visitor's state."""
-        return self._visitor is not None
-
-    @property
     def visitor(self) -> Visitor:
         """The state, read from the cookies when it is first asked for."""
         visitor = self._visitor
@@ -147,9 +147,8 @@ class Page:
                 self.loaded, self._stale, self.excluded, self.withdrawn, self.seen = self.meet()
                 self._visitor = self._kept = self.loaded
                 self._text = self.seen
+                self.used = True
                 self.dirty = not self.excluded and self._host.owes(self.loaded)
-                if self.begun and not self.excluded and self.loaded.is_new:
-                    self._say_that_it_is_late()
             return self._visitor
 
     @property
@@ -159,19 +158,22 @@ class Page:
 
     @property
     def ahead(self) -> bool:
-        """Whether the state has what came too late for the response's cookie."""
-        return self._visitor is not self._kept
+        """Whether the state has what came too late for the response's cookie, and nobody remembers yet."""
+        return self._visitor is not self._kept and self._visitor is not self.remembered
 
     def present(self, experiment_id: int, variation_id: int) -> int:
         """Record an exposure; return the variation this visitor has."""
         with self._lock:
             visitor = self.visitor
-            self.touched = self.dirty = True
+            self.touched = True
+            if self.begun:
+                self._look_whether_it_is_late()
             kept = visitor.variation(experiment_id)
             if kept is None and not self.forgotten:
                 self._visitor = visitor.present(experiment_id, variation_id, self._host.now())
                 if not self.excluded:
                     self._exposures.append(experiment_id)
+            self.dirty = True  # only now, as the door may look at any moment
         if kept is None:
             if self.ended:
                 self.flush()
@@ -190,14 +192,17 @@ class Page:
     def reach(self, goal_id: int, experiments: tuple[int, ...] | None) -> bool:
         """Record a goal; return whether it was reached for the first time."""
         with self._lock:
-            visitor = self.visitor
-            self.touched = self.dirty = True
+            visitor = self._visitor or self.visitor
+            self.touched = True
+            if self.begun:
+                self._look_whether_it_is_late()
             if self.forgotten:
                 return False
             self._visitor = visitor.reach(goal_id, self._host.now(), experiments)
             first = goal_id not in visitor.goals
             if first and not self.excluded:
                 self._goals.append(goal_id)
+            self.dirty = True
         if self.ended:
             self.flush()
         return first
@@ -206,12 +211,15 @@ class Page:
         """Record a transaction; return False if it was recorded before."""
         with self._lock:
             visitor = self.visitor
-            self.touched = self.dirty = True
+            self.touched = True
+            if self.begun:
+                self._look_whether_it_is_late()
             if self.forgotten or visitor.has_paid(transaction.transaction_id):
                 return False
             self._visitor = visitor.pay(transaction.transaction_id, self._host.now())
             if not self.excluded:
                 self._transactions.append(transaction)
+            self.dirty = True
         if self.ended:
             self.flush()
         return True
@@ -241,13 +249,8 @@ class Page:
 
     def to_save(self) -> Visitor | None:
         """Return the state a response's cookie should carry; None: leave the browser's as it is."""
-        if (
-            self.touched
-            and not (self.forgotten or self.excluded)
-            and (self._visitor is not self._kept or self._stale)
-        ):
-            return self.visitor
-        return None
+        told = not self.touched or self.forgotten or self.excluded
+        return None if told or (self._visitor is self._kept and not self._stale) else self._visitor
 
     def withhold(self) -> None:
         """Take back exposures that were recorded and not shown: this response presents nothing."""
@@ -262,12 +265,12 @@ class Page:
 
         Args:
             visitor: The state.
-            text: The cookie, which may lack what is too much for one.
+            text: The cookie, if it holds just this state.
         """
         self._kept, self._text, self._stale = visitor, text, False
 
     def text_of(self, visitor: Visitor) -> bytes | None:
-        """Return the cookie that holds this state, if there is one."""
+        """Return a cookie that holds just this state, if there is one."""
         return self._text if visitor is self._kept else None
 
     def take(self) -> News | None:
@@ -284,7 +287,7 @@ class Page:
                 self.withhold()
             exposures, goals, transactions = self._exposures, self._goals, self._transactions
             self._exposures, self._goals, self._transactions = [], [], []
-            return News(self.visitor, exposures, goals, transactions)
+            return unchecked(News, (self.visitor, exposures, goals, transactions))
 
     def write_token(self) -> str:
         """Return signed text that stands for this visitor."""
@@ -299,13 +302,17 @@ class Page:
         announcer.announce(ArgumentRejected(argument=error.argument, reason=error.reason))
         announcer.log(logging.ERROR, "argument", "Nothing was recorded: %s %s.", error.argument, error.reason)
 
-    def _say_that_it_is_late(self) -> None:
-        visitor = self.visitor
+    def _look_whether_it_is_late(self) -> None:
+        """Tell, once, of a record that the browser's next request cannot bring along."""
+        visitor = self.loaded
+        if self._late or self.excluded or visitor is None or not visitor.is_new or self._kept is not visitor:
+            return
+        self._late = True
         announcer = self._host.announcer
         announcer.announce(TooLateForCookie(visitor=visitor_hash(visitor.visitor_id)))
         announcer.log(
             logging.WARNING,
             "too late",
-            "A visitor without a cookie was first asked for after the response had begun, and will be "
-            "somebody new in the next request. Record in the handler itself, before the response begins.",
+            "What a visitor without a cookie did was recorded after the response had begun, and their next "
+            "request will be somebody new. Record in the handler itself, before the response begins.",
         )

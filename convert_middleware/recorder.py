@@ -6,9 +6,9 @@ The recorder is the public face of a request's page: it checks arguments.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from convert_middleware.errors import ArgumentError, OutsideRequestError
 from convert_middleware.model import Id, Money, Transaction, identifier, identifiers
@@ -16,7 +16,7 @@ from convert_middleware.model import Id, Money, Transaction, identifier, identif
 if TYPE_CHECKING:
     from convert_middleware.page import Page
 
-_current: ContextVar[Recorder] = ContextVar("convert_middleware.recorder")
+_current: Final[ContextVar[Recorder]] = ContextVar("convert_middleware.recorder")
 
 
 def current() -> Recorder:
@@ -34,14 +34,8 @@ def current() -> Recorder:
         raise OutsideRequestError from None
 
 
-def enter(recorder: Recorder) -> Token[Recorder]:
-    """Make ``recorder`` the current one; hand the token to :func:`leave`."""
-    return _current.set(recorder)
-
-
-def leave(token: Token[Recorder]) -> None:
-    """Undo :func:`enter`."""
-    _current.reset(token)
+enter: Final = _current.set  # makes a recorder the current one, and returns a token
+leave: Final = _current.reset  # undoes that, given the token
 
 
 class Recorder:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from convert_middleware.visitor import Visitor
 
 Headers = list[tuple[bytes, bytes]]
-Saved = tuple["Visitor", bytes]  # a state, and the cookie that holds it
+Saved = tuple["Visitor", bytes | None]  # a state, and the cookie if it holds just that
 
 PRESENTS_NOTHING: Final = frozenset({"HEAD", "OPTIONS"})  # methods whose responses nobody looks at
 
@@ -56,9 +56,10 @@ def begin_response(
             visitor, gone = None, True
         if visitor is None and not gone:
             return headers, None
-        text, max_age = tracker.write_cookie(visitor) if visitor is not None else (b"", 0)
+        text, max_age, whole = tracker.seal(visitor) if visitor is not None else (b"", 0, False)
         if b"set-cookie" in names and _sets(headers, name):
             _say_that_it_is_taken(tracker, name)
+            visitor = None
         else:
             attributes = tracker.cookie_attributes[secure]
             headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
@@ -67,7 +68,7 @@ def begin_response(
             logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
         )
         return headers, None
-    return headers, None if visitor is None else (visitor, text)
+    return headers, None if visitor is None else (visitor, text if whole else None)
 
 
 def _sets(headers: Headers, name: bytes) -> bool:

@@ -29,7 +29,7 @@ from convert_middleware.memory import Memory
 from convert_middleware.page import Loaded, Page
 from convert_middleware.recorder import Recorder
 from convert_middleware.settings import Settings
-from convert_middleware.visitor import News, Visitor
+from convert_middleware.visitor import News, Visitor, unchecked
 from convert_middleware.wire import MAX_URL
 from convert_middleware.writer import Writer
 
@@ -122,13 +122,15 @@ class Tracker:
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
         self._ledger = Ledger()
         limit = MAX_URL - 1 - len(f"{endpoint}?")
+        shared = shared_ledger_of(outbox)
+        self._shares_claims = shared is not None
         composer = Composer(self.customer_id, self.project_id, limit, outbox, self.announcer)
         self._writer = Writer(
             composer.compose,
             self._ledger,
             outbox,
             self.announcer,
-            shared_ledger_of(outbox),
+            shared,
         )
         self._delivery = delivery(
             outbox,
@@ -259,7 +261,7 @@ class Tracker:
                 seen = visitor
                 visitor = visitor.with_browser(state.exposures, state.goals)
                 text = text if visitor is seen else None
-            return Loaded(visitor, stale, text=text)
+            return unchecked(Loaded, (visitor, stale, False, False, text))
         if not (reason.denies and cookies):
             return Loaded(self.load(cookies)[0], excluded=True)
         for visitor, _ in self._read_cookies(cookies, self._clock()):
@@ -273,20 +275,26 @@ class Tracker:
     def _load(self, cookies: Sequence[bytes]) -> tuple[Visitor, bool, bytes | None]:
         """Do what :meth:`load` does, and return also a cookie that holds just this state, if there is one."""
         now = self._clock()
-        # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
         found = self._read_cookies(cookies, now)
         if self._writer.anybody_withdrew:
+            # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
             found = [each for each in found if not self.withdrew(each[0])]
         if not found:
             return Visitor(token_hex(16), int(now)), False, None
         visitor, stale = found[0]
-        for other, _ in found[1:]:
-            visitor, stale = visitor.merge(other), True
+        if len(found) > 1:
+            for other, _ in found[1:]:
+                visitor = visitor.merge(other)
+            stale = any(old for _, old in found) or visitor not in [each for each, _ in found]
         complete, text = self._memory.complete(visitor, cookies[0] if len(cookies) == 1 else None, now)
-        return complete, stale or complete != visitor, text
+        return complete, stale or (complete is not visitor and complete != visitor), text
 
     def write_cookie(self, visitor: Visitor) -> tuple[bytes, int]:
         """Return the value of the visitor's cookie and its remaining life in seconds."""
+        return self.seal(visitor)[:2]
+
+    def seal(self, visitor: Visitor) -> tuple[bytes, int, bool]:
+        """Do what :meth:`write_cookie` does, and return also whether the cookie holds the whole state."""
         options, now = self.settings.cookie, int(self._clock())
         issued_at = now if options.sliding else visitor.issued_at
         text, evicted = self._cookies.write(visitor, issued_at)
@@ -301,7 +309,7 @@ class Tracker:
             )
         expires = issued_at + options.max_age
         self._memory.wrote(text, expires)
-        return text, max(1, expires - now)
+        return text, max(1, expires - now), evicted is None
 
     # --- for the pages --------------------------------------------------------------------------------
 
@@ -325,7 +333,7 @@ class Tracker:
 
     def owes(self, visitor: Visitor) -> bool:
         """Tell whether an earlier hit of the visitor was finally lost, so that it has to be made good."""
-        return self._writer.owes(visitor.visitor_id)
+        return (self._ledger.owes_anybody or self._shares_claims) and self._writer.owes(visitor.visitor_id)
 
     def send_news(self, page: Page) -> None:
         """Hand over what is news on the page; never raises."""
@@ -345,20 +353,23 @@ class Tracker:
             if page.shown and self.owes(page.visitor) and not self._delivery.closed:
                 self._accept(News(page.visitor), now)
         except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
-            self.announcer.log(
-                logging.ERROR,
-                "news",
-                "Tracking failed and a page's records are lost: %s.",
-                type(error).__name__,
-            )
+            self._say_lost(error)
 
     def remember(self, page: Page) -> None:
         """Have the visitor's next request know what is on the page, as its cookie will not tell it all.
 
-        Doors call it before the last of a response leaves: that request may follow at once.
+        Doors call it before the last of a response leaves: that request may follow at once. Never raises.
         """
-        if page.shown and not (page.deletes or page.excluded or self.withdrew(page.visitor)):
-            self._memory.remember(page.visitor, page.seen, None, self._clock())
+        try:
+            visitor = page.remembered = page.visitor
+            if page.shown and not (page.deletes or page.excluded or self.withdrew(visitor)):
+                self._memory.remember(visitor, page.seen, None, self._clock())
+        except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
+            self._say_lost(error)
+
+    def _say_lost(self, error: Exception) -> None:
+        message = "Tracking failed and a page's records are lost: %s."
+        self.announcer.log(logging.ERROR, "news", message, type(error).__name__)
 
     def _accept(self, news: News, now: float) -> None:
         if self._delivery.closed:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from convert_middleware.model import Exposure, Hit, Transaction
 
 Column = tuple[int, ...]
-_unchecked: Final = tuple.__new__
+unchecked: Final = tuple.__new__  # makes a named tuple of values that are right already
 
 
 class Visitor(NamedTuple):
@@ -92,7 +92,7 @@ class Visitor(NamedTuple):
         else:
             credit = sum([1 << i for i, key in enumerate(self.experiments) if key in experiments])
         if goal_id not in self.goals:
-            return Visitor(
+            columns = (
                 self.visitor_id,
                 self.issued_at,
                 self.experiments,
@@ -104,6 +104,7 @@ class Visitor(NamedTuple):
                 self.transactions,
                 self.paid_at,
             )
+            return unchecked(Visitor, columns)
         number = self.goals.index(goal_id)
         before = self.credited[number]
         if before | credit == before:
@@ -155,9 +156,9 @@ class Visitor(NamedTuple):
         # Every id was checked when it was recorded, so these are made without checking them again.
         everything = (1 << len(self.experiments)) - 1
         if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
-            return [_unchecked(Exposure, (key, variation, goals)) for key, variation in pairs]
+            return [unchecked(Exposure, (key, variation, goals)) for key, variation in pairs]
         return [
-            _unchecked(Exposure, (key, variation, tuple(compress(goals, map((1 << i).__and__, credited)))))
+            unchecked(Exposure, (key, variation, tuple(compress(goals, map((1 << i).__and__, credited)))))
             for i, (key, variation) in enumerate(pairs)
         ]
 
@@ -280,13 +281,13 @@ class News(NamedTuple):
         if not (reached or self.transactions):
             if not now:
                 return []
-            return [_unchecked(Hit, (customer_id, project_id, tuple(now), len(now), (), 0, None))]
+            return [unchecked(Hit, (customer_id, project_id, tuple(now), len(now), (), 0, None))]
         exposures = (*now, *before)
         goals = (*reached, *[goal for goal in self.visitor.goals if goal not in reached])
         paid = self.transactions[0] if self.transactions else None
-        first = _unchecked(Hit, (customer_id, project_id, exposures, len(now), goals, len(reached), paid))
+        first = unchecked(Hit, (customer_id, project_id, exposures, len(now), goals, len(reached), paid))
         further = [
-            _unchecked(Hit, (customer_id, project_id, exposures, 0, (), 0, paid))
+            unchecked(Hit, (customer_id, project_id, exposures, 0, (), 0, paid))
             for paid in self.transactions[1:]
         ]
         return [first, *further]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from convert_middleware.delivery import Receipt, Recent
 from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDropped
-from convert_middleware.visitor import News
+from convert_middleware.visitor import News, unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -272,8 +272,8 @@ class Writer:
                     for each in transactions
                     if claim((visitor_id, "transaction", each.transaction_id), now)
                 ]
-            owed = self._ledger.make_good(visitor_id, now)
-            self._compose(News(visitor, experiments, goals, transactions), owed, now)
+            owed = self._ledger.make_good(visitor_id, now) if self._ledger.owes_anybody else None
+            self._compose(unchecked(News, (visitor, experiments, goals, transactions)), owed, now)
         except Exception as error:  # noqa: BLE001 - the others must not suffer; the loss is said
             self._say_lost(error)
 

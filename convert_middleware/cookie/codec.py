@@ -100,7 +100,7 @@ class CookieCodec:
             len(visitor.transactions) > MAX_TRANSACTIONS
             or len(payload := pack(visitor, issued_at)) > MAX_PAYLOAD
         ):
-            visitor, evicted = within_budget(visitor)
+            visitor, evicted = within_budget(visitor, issued_at)
             payload = pack(visitor, issued_at)
         value = b"1." + payload
         return b"%b.%b" % (value, _ALGORITHM.get_signature(self._keys[0], value)), evicted

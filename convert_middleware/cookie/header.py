@@ -34,21 +34,17 @@ def find(header: bytes, name: bytes) -> list[bytes]:
     usual = header.startswith(b"=", end) and header[max(0, start - 2) : start] in _BETWEEN
     if usual and header.find(name, end) < 0 and len(header) <= _HEADER_READ:
         stop = header.find(b";", end)
-        return [_bare(header[end + 1 :] if stop < 0 else header[end + 1 : stop])]
+        value = header[end + 1 :] if stop < 0 else header[end + 1 : stop]
+        return [value.strip(b" \t").strip(b'"')]
     values = []
     for pair in header[:_HEADER_READ].split(b";"):
         key, equals, value = pair.partition(b"=") if name in pair else (b"", b"", b"")
         if equals and key.strip(b" \t") == name:
-            values.append(_bare(value))
+            values.append(value.strip(b" \t").strip(b'"'))
     return values[:_COOKIES_READ]
 
 
 _BETWEEN: Final = (b"; ", b"")  # what stands before a cookie
-
-
-def _bare(value: bytes) -> bytes:
-    return value.strip(b" \t").strip(b'"')
-
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}", re.ASCII)  # RFC 6265, section 4.1.1
 _PATH: Final = re.compile(r"/[\x20-\x3a\x3c-\x7e]{0,500}", re.ASCII)

@@ -19,7 +19,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.errors import ConvertError
-from convert_middleware.visitor import Visitor
+from convert_middleware.visitor import Visitor, unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 BUDGET: Final = 3072  # bytes of a cookie value; browsers drop cookies over 4 096 with name and attributes
 MAX_TRANSACTIONS: Final = 16  # remembered in the cookie
 MAX_PAYLOAD: Final = BUDGET - (2 + 1 + 43)  # without version, separator and 256 bits of signature
-_unchecked: Final = tuple.__new__
 
 
 class Rejection(StrEnum):
@@ -65,6 +64,7 @@ _SHAPE: Final = Struct(">BBHHH")  # bytes of an id, bytes of a time, numbers of 
 _WHOSE: Final = "16s"  # visitor id, followed by two times: the first visit, and where the cookie's life began
 _FEW: Final = 24  # ids; splitting them into columns of bytes would cost more time than it saves space
 _LATEST: Final = 2**32 - 1  # of the times that four bytes hold; in the year 2106
+_TIMES: Final = {4: "I", 8: "q"}  # bytes -> struct code of a time
 _CODES: Final = {1: "B", 2: "H", 3: "I", 4: "I", 5: "Q", 6: "Q", 7: "Q", 8: "Q"}  # bytes -> struct code
 
 
@@ -79,7 +79,7 @@ class _Layout:
         size = (exposures + 7) // 8
         self.credit_size = 0 if size <= 8 else size  # of one credit, where it is no native integer
         credited = f"{size}s" * goals if self.credit_size else f"{goals}{_CODES[size or 1]}"
-        times = f"{2 + moments}{_CODES[precision]}"
+        times = f"{2 + moments}{_TIMES[precision]}"
         self.shape = _SHAPE.pack(width, precision, exposures, goals, transactions)
         body = Struct(f">{_SHAPE.size}s{_WHOSE}{times}{columns}{credited}")
         self.size, self.pack, self.unpack = body.size, body.pack, body.unpack
@@ -112,19 +112,17 @@ def _layout_of(shape: bytes) -> _Layout:
     return _layout(*_SHAPE.unpack(shape))
 
 
-def _layout_for(visitor: Visitor, ids: tuple[int, ...], precision: int) -> _Layout:
+def _width(ids: tuple[int, ...]) -> int:
+    """Return how many bytes each id gets: as few as are needed, but native words where ids are few."""
     largest = max(ids) if ids else 0
-    # As few bytes as are needed, but native words where ids are few.
-    width = 4 if largest < 1 << 32 else 5 if largest < 1 << 40 and len(ids) > _FEW else 8
-    _, _, experiments, _, _, goals, _, _, transactions, _ = visitor
-    return _layout(width, precision, len(experiments), len(goals), len(transactions))
+    return 4 if largest < 1 << 32 else 5 if largest < 1 << 40 and len(ids) > _FEW else 8
 
 
 def pack(visitor: Visitor, renewed_at: int) -> bytes:
     """Return the state in base64 without padding; its life counts from ``renewed_at``."""
     try:
         raw = _pack(visitor, renewed_at, 4)
-    except struct.error:  # a time beyond the year 2106
+    except struct.error:  # a time beyond the year 2106, or before 1970
         raw = _pack(visitor, renewed_at, 8)
     return b2a_base64(raw, newline=False).rstrip(b"=")
 
@@ -134,7 +132,7 @@ def _pack(visitor: Visitor, renewed_at: int, precision: int) -> bytes:
         visitor
     )
     ids = experiments + variations + goals + transactions
-    layout = _layout_for(visitor, ids, precision)
+    layout = _layout(_width(ids), precision, len(experiments), len(goals), len(transactions))
     columns: Iterable[int | bytes] = credited
     if layout.split:
         ids = (*[number >> 32 for number in ids], *[number & 0xFFFFFFFF for number in ids])
@@ -163,7 +161,7 @@ def unpack(text: bytes) -> tuple[Visitor, int]:
         ids = tuple([high << 32 | low for high, low in pairs])
     if layout.credit_size:
         credited = tuple([int.from_bytes(credit) for credit in credited])
-    visitor = _unchecked(
+    visitor = unchecked(
         Visitor,
         (
             values[1].hex(),
@@ -181,7 +179,7 @@ def unpack(text: bytes) -> tuple[Visitor, int]:
     return visitor, values[3]
 
 
-def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
+def within_budget(visitor: Visitor, renewed_at: int) -> tuple[Visitor, Evicted]:
     """Return the state as far as it fits, and what had to go.
 
     Transaction ids go first, then the oldest experiments, then the oldest goals; the newest stay.
@@ -194,14 +192,18 @@ def within_budget(visitor: Visitor) -> tuple[Visitor, Evicted]:
     for kind, least in lost.items():
         numbers = range(least, len(getattr(visitor, kind)))
         place = bisect_left(
-            numbers, True, key=lambda number: _fits(visitor.without_oldest(**{**lost, kind: number}))
+            numbers,
+            True,
+            key=lambda number: _fits(visitor.without_oldest(**{**lost, kind: number}), renewed_at),
         )
         lost[kind] = least + place
     return visitor.without_oldest(**lost), Evicted(**lost)
 
 
-def _fits(visitor: Visitor) -> bool:
+def _fits(visitor: Visitor, renewed_at: int) -> bool:
     _, issued_at, experiments, variations, presented, goals, reached, _, transactions, paid = visitor
     ids = experiments + variations + goals + transactions
-    latest = max(issued_at, *presented, *reached, *paid)
-    return _layout_for(visitor, ids, 4 if latest <= _LATEST else 8).size <= MAX_PAYLOAD * 6 // 8
+    times = (issued_at, renewed_at, *presented, *reached, *paid)
+    precision = 4 if min(times) >= 0 and max(times) <= _LATEST else 8
+    layout = _layout(_width(ids), precision, len(experiments), len(goals), len(transactions))
+    return layout.size <= MAX_PAYLOAD * 6 // 8

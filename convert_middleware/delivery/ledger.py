@@ -88,7 +88,7 @@ class Ledger:
     def after_fork(self) -> None:
         """Owe nothing in a forked child: what was lost before is the parent's to make good."""
         self._owed: Recent[str, Receipt] = Recent(MAX_OWED)
-        self._owes_anybody = False  # so that hardly anybody has to be looked for
+        self.owes_anybody = False  # so that hardly anybody has to be looked for
         self._lock = threading.RLock()  # reentrant, for destructors that record while it is held
 
     def claim(self, claim: Claim, now: float) -> bool:
@@ -114,7 +114,7 @@ class Ledger:
             if before is not None:
                 receipt = before.merge(receipt)
             self._owed.put(visitor_id, receipt)
-            self._owes_anybody = True
+            self.owes_anybody = True
 
     def release(self, receipt: Receipt) -> None:
         """Take claims back that others look after."""
@@ -123,7 +123,7 @@ class Ledger:
 
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
-        return self._owes_anybody and self._owed.get(visitor_id) is not None
+        return self.owes_anybody and self._owed.get(visitor_id) is not None
 
     def make_good(self, visitor_id: str, now: float) -> Receipt | None:
         """Return what is owed to a visitor, to the first who asks, and claim it again.
@@ -132,7 +132,7 @@ class Ledger:
             visitor_id: The visitor.
             now: Seconds since the epoch.
         """
-        if not self.owes(visitor_id):
+        if not self.owes_anybody:
             return None
         with self._lock:
             owed = self._owed.get(visitor_id)

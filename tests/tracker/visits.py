@@ -35,11 +35,11 @@ class Visit:
         page = self.page
         saved = page.to_save()
         if saved is not None:
-            text, _ = self.tracker.write_cookie(saved)
+            text, _, whole = self.tracker.seal(saved)
             self.wrote = True
             if not lost:
                 self.cookie = text
-            page.saved(saved)
+            page.saved(saved, text if whole else None)
         page.shown = True
         if page.used:
             self.tracker.send_news(page)
