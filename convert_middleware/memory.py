@@ -7,12 +7,10 @@ is handed in.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from convert_middleware.delivery import Recent
-
-if TYPE_CHECKING:
-    from convert_middleware.visitor import Visitor
+from convert_middleware.visitor import Visitor
 
 REMEMBERED: Final = 5_000  # visitors at least
 REMEMBERED_FOR: Final = 1800.0  # seconds
@@ -59,10 +57,30 @@ class Memory:
         with self._lock:
             known = self._states.get(visitor.visitor_id)
             if known is not None and known[1] is not loaded and known[0] >= now - REMEMBERED_FOR:
-                visitor = known[1].merge(visitor)
+                visitor = _counted_first(known[1], visitor, loaded).merge(visitor)
             self._states.put(visitor.visitor_id, (now, visitor))
         return visitor
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what is remembered of a visitor."""
         self._states.forget(visitor.visitor_id)
+
+
+def _counted_first(known: Visitor, visitor: Visitor, loaded: Visitor | None) -> Visitor:
+    """Return what is known, so that its variations win every merge with what the request presented meanwhile.
+
+    What is remembered first is what counts, whatever the times of the two. A variation that a cookie told may
+    have been counted by another process; for that the earliest wins as ever, and so all processes agree.
+    """
+    counted = dict(
+        zip(known.experiments, zip(known.presented_at, known.variations, strict=True), strict=True)
+    )
+    told = loaded.experiments if loaded is not None else ()
+    earlier: list[tuple[int, int, int]] = []
+    for key, variation, at in zip(visitor.experiments, visitor.variations, visitor.presented_at, strict=True):
+        moment, kept = counted.get(key, (at, variation))
+        if kept != variation and key not in told:
+            earlier.append((key, kept, min(moment, at) - 1))
+    if not earlier:
+        return known
+    return known.merge(Visitor(known.visitor_id, known.issued_at, *zip(*earlier, strict=True)))
