@@ -131,7 +131,9 @@ def decode(url: str) -> Hit:
         WireError: It does not follow the published structure; the error names the parameter and the rule.
     """
     before, mark, after = url.partition("?")
-    text = after if mark and "=" not in before else url  # a bare query may hold a "?" of its own
+    name, equals, _ = before.partition("=")
+    # A bare query may hold a "?" of its own, and a path may hold a "=".
+    text = after if mark and ("/" in name or not equals) else url
     text = text.partition("#")[0]
     if len(text) > _MAX_READ:
         raise WireError("query", text, f"is longer than {_MAX_READ} characters")

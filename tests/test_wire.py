@@ -47,6 +47,13 @@ def test_the_endpoint_is_an_option() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["", "https://h/a=b/", "http://[::1]:80/a=b&c=2/", "/a=b/", "h/=/", "http://h/{project_id}=/"]
+)
+def test_a_path_may_hold_an_equals_sign(endpoint: str) -> None:
+    assert decode(encode(EXAMPLE_HIT, endpoint)) == EXAMPLE_HIT
+
+
 def hit(**fields: Any) -> Hit:
     return Hit(customer_id=2, project_id=1, **fields)
 
