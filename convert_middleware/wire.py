@@ -166,8 +166,8 @@ def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
 
     History is left out first, oldest first: earlier goals, then those of earlier triplets, then earlier
     triplets. What is new is never left out but spread over several requests: new triplets first, then new
-    goals, each request with the triplets as far as they hold its goals, the transaction with the first that
-    has room or alone (DESIGN, 5.7).
+    goals, each request with the triplets as far as they hold its goals, then the transaction with as much of
+    the triplets as has room (DESIGN, 5.7).
 
     Args:
         hit: What to send.
@@ -258,7 +258,6 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
         yield bare._replace(exposures=chunk, new_exposures=number)
         presented = presented[number:]
 
-    transaction = hit.transaction
     by_age = hit.exposures[hit.new_exposures :] + hit.exposures[: hit.new_exposures]
     waiting = [hit.goals[: hit.new_goals]]
     while waiting and waiting[0]:
@@ -276,13 +275,11 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
             half = len(goals) // 2
             waiting[:0] = [goals[:half], goals[half:]]
             continue
-        slim, _ = _without_history(whole, len(query(whole)) - limit)
-        paid = slim._replace(transaction=transaction)
-        if len(query(paid)) <= limit:  # it may only take room that the goal's triplets leave
-            slim, transaction = paid, None
-        yield slim
-    if transaction is not None:
-        yield bare._replace(transaction=transaction)
+        yield _without_history(whole, len(query(whole)) - limit)[0]
+    if hit.transaction is not None:
+        # Not beside goals: it belongs to the experiments that hold none of them, too.
+        whole = bare._replace(exposures=by_age, transaction=hit.transaction)
+        yield _without_history(whole, len(query(whole)) - limit)[0]
 
 
 def _shortened(bare: Hit, exposure: Exposure, limit: int) -> Exposure:

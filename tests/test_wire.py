@@ -336,6 +336,20 @@ def test_a_goal_and_an_order_reach_every_experiment_of_a_visitor_with_a_long_his
     assert (request.goals, request.new_goals, request.transaction) == ((new,), 1, whole.transaction)
 
 
+def test_an_order_that_leaves_apart_from_many_new_goals_is_booked_in_every_experiment() -> None:
+    goals = tuple(3_000_000_000 + number for number in range(700))
+    whole = hit(
+        exposures=(Exposure(31, 32), Exposure(11, 12, goals), Exposure(21, 22, goals[-1:])),
+        new_exposures=1,
+        goals=goals,
+        new_goals=400,
+        transaction=Transaction((5,), "ab12345", Decimal(1)),
+    )
+    (order,) = [request for request in fit(whole, MAX_URL)[0] if request.transaction]
+    assert [each[:2] for each in order.exposures] == [(11, 12), (21, 22), (31, 32)]
+    assert (order.new_exposures, order.goals) == (0, ())
+
+
 @given(visits(least=40), LIMITS)
 def test_a_request_that_counts_a_goal_names_the_triplets_it_belongs_to_as_far_as_there_is_room(
     hit: Hit, limit: int
