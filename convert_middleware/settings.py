@@ -281,6 +281,16 @@ def _lower(_variable: str, text: str) -> str:
     return text.strip().lower()
 
 
+def _key(variable: str, text: str) -> str:
+    """Return the key as :func:`_keys` would once it is an older one, so that rotation finds the same."""
+    pieces = text.split()
+    if len(pieces) > 1:
+        raise SettingsError(
+            variable, f"holds white space, which separates keys in {_PREFIX}PREVIOUS_KEYS: take one without"
+        )
+    return "".join(pieces)
+
+
 def _keys(_variable: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -312,7 +322,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "project_id": _TEXT,
     "customer_id": _TEXT,
     "id_number": _TEXT,
-    "secret_key": _TEXT,
+    "secret_key": _Rule(_key),
     "previous_keys": _Rule(_keys),
     "endpoint": _TEXT,
     "cookie": _Rule(None, lambda value: isinstance(value, CookieOptions), "CookieOptions(...)"),

@@ -18,7 +18,8 @@ from convert_middleware.wire import ENDPOINT
 SECRET = "a secret of the shop, long enough"
 OLD_SECRET = "the key it had before, long enough"
 GIVEN: dict[str, Any] = {"project_id": "1", "customer_id": "2", "secret_key": SECRET}
-ENVIRON = {"CONVERT_PROJECT_ID": "1", "CONVERT_CUSTOMER_ID": "2", "CONVERT_SECRET_KEY": SECRET}
+PLAIN_SECRET = "the-shops-secret-without-a-space"
+ENVIRON = {"CONVERT_PROJECT_ID": "1", "CONVERT_CUSTOMER_ID": "2", "CONVERT_SECRET_KEY": PLAIN_SECRET}
 
 
 def settings(**options: Any) -> Settings:
@@ -197,6 +198,7 @@ def test_every_option_that_text_can_express_is_read_from_the_environment() -> No
         }
     )
     assert chosen == settings(
+        secret_key=PLAIN_SECRET,
         id_number="2_1",
         previous_keys=["o" * 16, "p" * 16],
         endpoint="http://127.0.0.1:8900/track/",
@@ -224,6 +226,9 @@ def test_every_option_that_text_can_express_is_read_from_the_environment() -> No
     [
         ("CONVERT_PROJECT_ID", "one", "project_id"),
         ("CONVERT_SECRET_KEY", "short1", "secret_key"),
+        ("CONVERT_SECRET_KEY", " ", "secret_key"),
+        ("CONVERT_SECRET_KEY", "short1 but with more words", "CONVERT_SECRET_KEY"),
+        ("CONVERT_SECRET_KEY", "short1-but-of-two\u00a0lines", "CONVERT_SECRET_KEY"),
         ("CONVERT_PREVIOUS_KEYS", "short1", "previous_keys"),
         ("CONVERT_ENDPOINT", "nowhere", "endpoint"),
         ("CONVERT_SENDER", "curl", "sender"),
@@ -246,6 +251,15 @@ def test_a_wrong_variable_is_refused_by_name(variable: str, text: str, option: s
     assert "short1" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", [PLAIN_SECRET, f" {PLAIN_SECRET}", f"{PLAIN_SECRET}\n", f"\t{PLAIN_SECRET}\r\n"]
+)
+def test_a_key_that_moves_from_one_variable_to_the_other_stays_the_same(text: str) -> None:
+    before = Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEY": text})
+    after = Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEY": "n" * 16, "CONVERT_PREVIOUS_KEYS": text})
+    assert before.keys == after.keys[1:] == (PLAIN_SECRET.encode(),)
+
+
 def test_an_option_given_wins_over_the_environment_and_none_does_not() -> None:
     chosen = Settings.from_env(ENVIRON, project_id=7, customer_id=None, strict=False)
     assert (chosen.ids, chosen.strict) == ((2, 7), False)
@@ -254,7 +268,7 @@ def test_an_option_given_wins_over_the_environment_and_none_does_not() -> None:
 def test_the_processs_own_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, text in ENVIRON.items():
         monkeypatch.setenv(variable, text)
-    assert Settings.from_env() == settings()
+    assert Settings.from_env() == settings(secret_key=PLAIN_SECRET)
 
 
 @pytest.mark.parametrize(
