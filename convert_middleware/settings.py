@@ -166,9 +166,15 @@ class Settings:
         for name in options:
             if name not in _RULES:
                 raise SettingsError(name, f"is no option{_did_you_mean(name)}")
-        chosen = _from_environment(os.environ if environ is None else environ)
-        chosen.update({name: value for name, value in options.items() if value is not None})
-        return cls(**chosen)
+        given = {name: value for name, value in options.items() if value is not None}
+        decided = set(given)
+        if "id_number" in given or {"customer_id", "project_id"} <= decided:
+            decided |= {
+                "customer_id",
+                "project_id",
+                "id_number",
+            }  # the environment's may be another project's
+        return cls(**_from_environment(os.environ if environ is None else environ, decided), **given)
 
     def _split_id_number(self) -> tuple[Id | None, Id | None]:
         number: object = self.id_number
@@ -225,13 +231,15 @@ def _did_you_mean(name: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(_RULES))}"
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str], decided: set[str]) -> dict[str, Any]:
+    """Return what the variables say of options that are not decided yet."""
     chosen: dict[str, Any] = {}
     cookie: dict[str, Any] = {}
     for variable, text in environ.items():
         if variable in _VARIABLES:
             option, attribute, read = _VARIABLES[variable]
-            (cookie if attribute else chosen)[attribute or option] = read(variable, text)
+            if option not in decided:
+                (cookie if attribute else chosen)[attribute or option] = read(variable, text)
         elif variable.startswith(_PREFIX):
             _warn_of_a_slip(variable)
     if cookie:

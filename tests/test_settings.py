@@ -265,6 +265,30 @@ def test_an_option_given_wins_over_the_environment_and_none_does_not() -> None:
     assert (chosen.ids, chosen.strict) == ((2, 7), False)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"id_number": "4_3"}, {"project_id": 3, "customer_id": "4"}, {"id_number": "4_3", "project_id": 3}],
+)
+@pytest.mark.parametrize(
+    "environ", [ENVIRON, {"CONVERT_ID_NUMBER": "2_1"}, {"CONVERT_ID_NUMBER": "none at all"}]
+)
+def test_ids_that_are_given_win_over_those_of_the_environment_however_either_is_written(
+    environ: dict[str, str], options: dict[str, Any]
+) -> None:
+    assert Settings.from_env(environ, **{"secret_key": SECRET, **options}).ids == (4, 3)
+
+
+def test_half_of_the_ids_given_is_no_reason_to_overlook_a_contradiction() -> None:
+    with pytest.raises(SettingsError, match=r"^project_id contradicts id_number='2_1'"):
+        Settings.from_env({"CONVERT_ID_NUMBER": "2_1"}, secret_key=SECRET, project_id=3)
+
+
+def test_a_variable_of_an_option_that_is_given_is_not_looked_at() -> None:
+    environ = {**ENVIRON, "CONVERT_STRICT": "maybe", "CONVERT_COOKIE_SAMESITE": "loose"}
+    chosen = Settings.from_env(environ, strict=False, cookie=CookieOptions(path="/shop"))
+    assert (chosen.strict, chosen.cookie.path) == (False, "/shop")
+
+
 def test_the_processs_own_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, text in ENVIRON.items():
         monkeypatch.setenv(variable, text)
