@@ -249,11 +249,18 @@ def _from_environment(environ: Mapping[str, str], decided: set[str]) -> dict[str
 
 def _warn_of_a_slip(variable: str) -> None:
     """Other programs may have variables of this prefix; only what looks like a slip is worth a line."""
-    close = get_close_matches(variable, [f"{_PREFIX}{name.upper()}" for name in _RULES], n=1, cutoff=0.8)
-    if close:
-        logging.getLogger("convert_middleware").warning(
-            "The environment variable %s is no option; did you mean %s?", variable, close[0]
-        )
+    name = variable.removeprefix(_PREFIX)
+    known = {each.removeprefix(_PREFIX): each for each in _VARIABLES}
+    close = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+    if name.lower() in _RULES and name.upper() not in known:
+        reason = f"{name.lower()} cannot be set from the environment."
+    elif close:
+        reason = f"did you mean {known[close[0]]}?"
+    else:
+        return
+    logging.getLogger("convert_middleware").warning(
+        "The environment variable %s is no option; %s", variable, reason
+    )
 
 
 def _text(_variable: str, text: str) -> str:

@@ -308,13 +308,31 @@ def test_an_option_like_no_other_is_refused_with_all_there_are() -> None:
         Settings.from_env(ENVIRON, zzz=1)
 
 
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("CONVERT_SECRET_KEYS", "did you mean CONVERT_SECRET_KEY?"),
+        ("CONVERT_EXCLUDE_BOT", "did you mean CONVERT_EXCLUDE_BOTS?"),
+        ("CONVERT_strict", "did you mean CONVERT_STRICT?"),
+        ("CONVERT_COOKIE_SAMESIT", "did you mean CONVERT_COOKIE_SAMESITE?"),
+        ("CONVERT_COOKIE_SECUR", "did you mean CONVERT_COOKIE_SECURE?"),
+        ("CONVERT_COOKIE_MAXAGE", "did you mean CONVERT_COOKIE_MAX_AGE?"),
+        ("CONVERT_CONSENT", "consent cannot be set from the environment."),
+        ("CONVERT_EXCLUDE", "exclude cannot be set from the environment."),
+        ("CONVERT_HOOKS", "hooks cannot be set from the environment."),
+        ("CONVERT_COOKIE", "cookie cannot be set from the environment."),
+        ("CONVERT_IMAGES", None),
+        ("CONVERT_SDK_KEY", None),
+        ("CONVERT_COOKIE_JAR", None),
+        ("CONVERTER", None),
+    ],
+)
 def test_a_slip_in_a_variables_name_is_said_and_other_programs_variables_are_not(
-    caplog: pytest.LogCaptureFixture,
+    variable: str, hint: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEYS": "short1", "CONVERT_IMAGES": "1", "CONVERTER": "1"})
-    assert [record.getMessage() for record in caplog.records] == [
-        "The environment variable CONVERT_SECRET_KEYS is no option; did you mean CONVERT_SECRET_KEY?"
-    ]
+    Settings.from_env({**ENVIRON, variable: "short1"})
+    line = f"The environment variable {variable} is no option; {hint}"
+    assert [record.getMessage() for record in caplog.records] == [line] * (hint is not None)
 
 
 def test_the_middleware_refuses_the_same_as_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
