@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots
@@ -105,15 +106,16 @@ class Admission:
     def _leaves_out(self, facts: RequestFacts) -> bool:
         assert self._exclude is not None  # noqa: S101 - for the type checker
         try:
-            return bool(self._exclude(facts))
+            answer = self._exclude(facts)
+            if not isinstance(answer, Awaitable):
+                return bool(answer)
+            problem = "is asynchronous; a plain function is needed"
+            if isinstance(answer, Coroutine):
+                answer.close()  # or Python warns that nobody awaited it
         except Exception as error:  # noqa: BLE001 - a site's callable may raise anything; the page goes on
-            self._announcer.log(
-                logging.ERROR,
-                "exclude",
-                "exclude raised %s; the request is not counted.",
-                type(error).__name__,
-            )
-            return True
+            problem = f"raised {type(error).__name__}"
+        self._announcer.log(logging.ERROR, "exclude", "exclude %s; the request is not counted.", problem)
+        return True
 
     def _refusal(self, facts: RequestFacts) -> Exclusion | None:
         began = self._timer()

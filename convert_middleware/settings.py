@@ -315,7 +315,9 @@ def _is_timeout(value: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or (callable(value) and not iscoroutinefunction(value))
+    if not callable(value):
+        return value is None
+    return not (iscoroutinefunction(value) or iscoroutinefunction(value.__call__))
 
 
 _Reader = Callable[[str, str], Any]

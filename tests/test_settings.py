@@ -7,7 +7,8 @@ import logging
 import pickle
 import traceback
 from dataclasses import FrozenInstanceError, fields
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,11 +16,23 @@ from convert_middleware import ConvertMiddleware, CookieOptions, Settings, Setti
 from convert_middleware.settings import Options
 from convert_middleware.wire import ENDPOINT
 
+if TYPE_CHECKING:
+    from convert_middleware.browser import RequestFacts
+
 SECRET = "a secret of the shop, long enough"
 OLD_SECRET = "the key it had before, long enough"
 GIVEN: dict[str, Any] = {"project_id": "1", "customer_id": "2", "secret_key": SECRET}
 PLAIN_SECRET = "the-shops-secret-without-a-space"
 ENVIRON = {"CONVERT_PROJECT_ID": "1", "CONVERT_CUSTOMER_ID": "2", "CONVERT_SECRET_KEY": PLAIN_SECRET}
+
+
+async def ask_a_server(request: RequestFacts) -> bool:
+    raise AssertionError
+
+
+class AsksAServer:
+    async def __call__(self, request: RequestFacts) -> bool:
+        raise AssertionError
 
 
 def settings(**options: Any) -> Settings:
@@ -67,6 +80,8 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         ("sender", ["", "requests", "HTTPX", None, 5, object(), ["httpx"]]),
         ("on_ambiguous", ["", "Drop", "ignore", None, True, 0, ["drop"]]),
         ("hooks", [None, print, "print", [None], [print, 5], {print}, iter([print])]),
+        ("consent", ["granted", True, 5, object(), ask_a_server, partial(ask_a_server), AsksAServer()]),
+        ("exclude", ["/health", False, 5, object(), ask_a_server, partial(ask_a_server), AsksAServer()]),
         ("strict", [None, "true", 1, 0, "no"]),
         ("cache_guard", [None, "true", 1, 0]),
         ("drain_timeout", [None, "5", -1, -0.1, 301, float("nan"), float("inf"), True, object()]),
