@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots
-from convert_middleware.browser.exclusion import OPT_OUT_COOKIE
+from convert_middleware.browser.exclusion import OPT_OUT_COOKIE, SIGNS
 from convert_middleware.cookie import find
 from convert_middleware.hooks import RequestExcluded
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Fields = Mapping[bytes, bytes]
 
 SLOW: Final = 0.05  # seconds; a consent callable runs while the visitor waits
-_SIGNS: Final = frozenset({b"sec-gpc", b"dnt", b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 
 
 class Admission:
@@ -138,7 +137,7 @@ class Admission:
 def _says_something(query: bytes, fields: Fields) -> bool:
     """Tell cheaply whether anything in the request could exclude it, bots aside."""
     return (
-        not _SIGNS.isdisjoint(fields)
+        not SIGNS.isdisjoint(fields)
         or (b"cookie" in fields and OPT_OUT_COOKIE in fields[b"cookie"])
         or b"conv" in query
     )
