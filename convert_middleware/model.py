@@ -148,7 +148,7 @@ def identifiers(argument: str, values: Id | Iterable[Id]) -> tuple[int, ...]:
     if isinstance(values, (int, str, bytes, bytearray, memoryview)):  # bytes hold numbers, but no ids
         return (identifier(argument, values),)  # type: ignore[arg-type]  # raises for bytes
     try:
-        several = tuple(values)
+        several = iter(values)
     except TypeError:
         return (identifier(argument, values),)  # type: ignore[arg-type]  # raises, naming the argument
     return tuple(dict.fromkeys([identifier(argument, value) for value in several]))

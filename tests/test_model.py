@@ -8,7 +8,7 @@ import pickle
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -27,6 +27,9 @@ from convert_middleware.model import (
     transaction_identifier,
 )
 from tests.strategies import amounts, hits, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Goal(IntEnum):
@@ -201,6 +204,16 @@ def test_any_number_or_text_is_an_amount_in_cents_or_refused(value: Any) -> None
         return
     assert amount.as_tuple().exponent == -2
     assert not amount.is_signed()
+
+
+def test_an_error_of_the_callers_own_generator_is_left_as_it_is() -> None:
+    def basket() -> Iterator[int]:
+        yield 331
+        raise TypeError("unsupported operand")
+
+    with pytest.raises(TypeError, match="unsupported operand") as caught:
+        identifiers("goal_ids", basket())
+    assert not isinstance(caught.value, ArgumentError)
 
 
 @pytest.mark.parametrize("value", ["a", " ", "\x00", "é" * 128, "a" * 256, "order/1?x=2&y#z%", "𝄞", "-.,~"])
