@@ -6,7 +6,7 @@ import copy
 import decimal
 import pickle
 from decimal import Decimal
-from enum import IntEnum
+from enum import Enum, IntEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,12 @@ class Goal(IntEnum):
     """Ids under names, as a site may keep them."""
 
     SIGNED_UP = 331
+
+
+class Order(str, Enum):  # noqa: UP042 - a StrEnum prints what it holds
+    """A transaction id under a name."""
+
+    FIRST = "ab12345"
 
 
 class Number:
@@ -283,6 +289,13 @@ def test_a_transaction_checks_each_field(argument: str, value: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         a_transaction(**{argument: value})
     assert caught.value.argument == {"goals": "goal_ids"}.get(argument, argument)
+
+
+def test_a_transaction_id_is_what_a_kind_of_text_holds_and_not_what_it_prints() -> None:
+    transaction = Transaction((35,), Order.FIRST, Decimal(1))
+    assert type(transaction.transaction_id) is str
+    assert transaction == Transaction((35,), "ab12345", Decimal(1))
+    assert repr(transaction.transaction_id) == "'ab12345'"
 
 
 def test_a_transaction_is_normalised() -> None:
