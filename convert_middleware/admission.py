@@ -9,17 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.browser import (
-    Consent,
-    Exclusion,
-    RequestFacts,
-    decide,
-    exclusion,
-    load_bots,
-)
-from convert_middleware.browser.exclusion import OPT_OUT_COOKIE
+from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots
+from convert_middleware.browser.exclusion import OPT_OUT_COOKIE, SIGNS
 from convert_middleware.cookie import find
 from convert_middleware.hooks import RequestExcluded
 
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
     Fields = Mapping[bytes, bytes]
 
 SLOW: Final = 0.05  # seconds; a consent callable runs while the visitor waits
-_SIGNS: Final = frozenset({b"sec-gpc", b"dnt", b"sec-purpose", b"purpose", b"x-purpose", b"x-moz"})
 
 
 class Admission:
@@ -87,7 +80,7 @@ class Admission:
         # As most requests are: nothing in them could exclude them, and no bot made them.
         if (
             self._plain
-            and _SIGNS.isdisjoint(fields)
+            and SIGNS.isdisjoint(fields)
             and (b"cookie" not in fields or OPT_OUT_COOKIE not in fields[b"cookie"])
             and b"conv" not in query
         ):
@@ -118,15 +111,16 @@ class Admission:
     def _leaves_out(self, facts: RequestFacts) -> bool:
         assert self._exclude is not None  # noqa: S101 - for the type checker
         try:
-            return bool(self._exclude(facts))
+            answer = self._exclude(facts)
+            if not isinstance(answer, Awaitable):
+                return bool(answer)
+            problem = "is asynchronous; a plain function is needed"
+            if isinstance(answer, Coroutine):
+                answer.close()  # or Python warns that nobody awaited it
         except Exception as error:  # noqa: BLE001 - a site's callable may raise anything; the page goes on
-            self._announcer.log(
-                logging.ERROR,
-                "exclude",
-                "exclude raised %s; the request is not counted.",
-                type(error).__name__,
-            )
-            return True
+            problem = f"raised {type(error).__name__}"
+        self._announcer.log(logging.ERROR, "exclude", "exclude %s; the request is not counted.", problem)
+        return True
 
     def _refusal(self, facts: RequestFacts) -> Exclusion | None:
         began = self._timer()

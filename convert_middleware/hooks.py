@@ -90,7 +90,7 @@ class StateEvicted(VisitorEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryLeftOut(VisitorEvent):
-    """A request would have become too long; this many old goals and triplets were left out of it."""
+    """A request would be too long; this many old goals, triplets and goals of triplets were left out."""
 
     pieces: int
 

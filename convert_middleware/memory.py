@@ -7,13 +7,11 @@ time is handed in.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from convert_middleware.cookie import state_of, text_of
 from convert_middleware.delivery import Recent
-
-if TYPE_CHECKING:
-    from convert_middleware.visitor import Visitor
+from convert_middleware.visitor import Visitor
 
 REMEMBERED: Final = 5_000  # visitors at least
 REMEMBERED_FOR: Final = 1800.0  # seconds
@@ -61,22 +59,51 @@ class Memory:
         merged = visitor.merge(remembered)
         return merged, known[1] if merged == remembered else None
 
-    def remember(self, visitor: Visitor, seen: bytes | None, text: bytes | None, now: float) -> Visitor:
+    def remember(
+        self,
+        visitor: Visitor,
+        loaded: Visitor | None,
+        seen: bytes | None,
+        text: bytes | None,
+        now: float,
+    ) -> Visitor:
         """Keep a state, and return it with what parallel requests added meanwhile.
 
         Args:
             visitor: The state after a request's records.
-            seen: The text of the state that the request began with, as :meth:`complete` returned it.
+            loaded: The state the request began with, as :meth:`complete` returned it, if any was.
+            seen: A text that holds just that; None: there is none.
             text: A cookie that holds just this state; None: there is none.
             now: Seconds since the epoch.
         """
         with self._lock:
             known = self._states.get(visitor.visitor_id)
             if known is not None and known[1] != seen and known[0] >= now - REMEMBERED_FOR:
-                visitor, text = state_of(known[1]).merge(visitor), None
+                remembered = state_of(known[1])
+                visitor, text = _counted_first(remembered, visitor, loaded).merge(visitor), None
             self._states.put(visitor.visitor_id, (now, text or text_of(visitor)))
         return visitor
 
     def forget(self, visitor: Visitor) -> None:
         """Drop what is remembered of a visitor."""
         self._states.forget(visitor.visitor_id)
+
+
+def _counted_first(known: Visitor, visitor: Visitor, loaded: Visitor | None) -> Visitor:
+    """Return what is known, so that its variations win every merge with what the request presented meanwhile.
+
+    What is remembered first is what counts, whatever the times of the two. A variation that a cookie told may
+    have been counted by another process; for that the earliest wins as ever, and so all processes agree.
+    """
+    counted = dict(
+        zip(known.experiments, zip(known.presented_at, known.variations, strict=True), strict=True)
+    )
+    told = loaded.experiments if loaded is not None else ()
+    earlier: list[tuple[int, int, int]] = []
+    for key, variation, at in zip(visitor.experiments, visitor.variations, visitor.presented_at, strict=True):
+        moment, kept = counted.get(key, (at, variation))
+        if kept != variation and key not in told:
+            earlier.append((key, kept, min(moment, at) - 1))
+    if not earlier:
+        return known
+    return known.merge(Visitor(known.visitor_id, known.issued_at, *zip(*earlier, strict=True)))

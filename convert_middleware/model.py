@@ -119,7 +119,7 @@ def money(argument: str, value: Money) -> Decimal:
 
 
 def transaction_identifier(argument: str, value: str) -> str:
-    """Return ``value`` if it can stand as a transaction id in a tracking request.
+    """Return ``value`` as plain text if it can stand as a transaction id in a tracking request.
 
     Raises:
         ArgumentError: It is empty, longer than 256 bytes of UTF-8, or contains ``|`` (which the format
@@ -128,19 +128,22 @@ def transaction_identifier(argument: str, value: str) -> str:
     """
     if not isinstance(value, str):
         raise ArgumentTypeError(argument, value, f"has the wrong type {type(value).__name__}: str expected")
-    if not value:
+    text = str.__str__(
+        value
+    )  # what a subclass holds, such as an enumeration's member, and not what it prints
+    if not text:
         raise ArgumentError(argument, value, "is empty: every transaction needs an id of its own")
-    if "|" in value:
+    if "|" in text:
         raise ArgumentError(argument, value, "contains '|', which separates fields and has no escape")
     try:
-        size = len(value.encode())
+        size = len(text.encode())
     except UnicodeEncodeError:
         raise ArgumentError(argument, value, "is no valid text: it contains a lone surrogate") from None
     if size > MAX_TRANSACTION_BYTES:
         raise ArgumentError(
             argument, value, f"is too long: at most {MAX_TRANSACTION_BYTES} bytes of UTF-8 are allowed"
         )
-    return str(value)
+    return text
 
 
 def identifiers(argument: str, values: Id | Iterable[Id]) -> tuple[int, ...]:
@@ -148,7 +151,7 @@ def identifiers(argument: str, values: Id | Iterable[Id]) -> tuple[int, ...]:
     if isinstance(values, (int, str, bytes, bytearray, memoryview)):  # bytes hold numbers, but no ids
         return (identifier(argument, values),)  # type: ignore[arg-type]  # raises for bytes
     try:
-        several = tuple(values)
+        several = iter(values)
     except TypeError:
         return (identifier(argument, values),)  # type: ignore[arg-type]  # raises, naming the argument
     return tuple(dict.fromkeys([identifier(argument, value) for value in several]))
@@ -208,7 +211,8 @@ class Transaction:
         if self.separator not in ("|", "%7C"):
             raise ArgumentError("separator", self.separator, "must be '|' or '%7C'")
         object.__setattr__(self, "goals", goals)
-        transaction_identifier("transaction_id", self.transaction_id)
+        transaction_id = transaction_identifier("transaction_id", self.transaction_id)
+        object.__setattr__(self, "transaction_id", transaction_id)
         object.__setattr__(self, "value", money("value", self.value))
         object.__setattr__(self, "products", count("products", self.products, 1, MAX_PRODUCTS))
 

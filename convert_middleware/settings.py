@@ -6,10 +6,9 @@ Settings are data. They are checked when they are made, and nobody below the tra
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
@@ -25,13 +24,11 @@ if TYPE_CHECKING:
     from convert_middleware.hooks import Hook
 
 _PREFIX: Final = "CONVERT_"
-_COOKIE_PREFIX: Final = "CONVERT_COOKIE_"
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
 _SENDERS: Final = ("auto", "pyreqwest", "httpx", "httpx2")
 _DURABLE: Final = ("sqlite:", "redis:", "rediss:", "unix:")
-_SWITCHES: Final = ("strict", "cache_guard", "deliver", "honour_gpc", "honour_dnt", "exclude_bots")
 _MAX_DRAIN: Final = 300.0  # seconds
-_SWITCH: Final = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
+_WORDS: Final = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
     ("0", "false", "no", "off"), False
 )
 
@@ -134,7 +131,15 @@ class Settings:
         object.__setattr__(self, "previous_keys", tuple(self.previous_keys))
         _check_endpoint(self.endpoint)
         object.__setattr__(self, "hooks", _checked_hooks(self.hooks))
-        self._check_choices()
+        for name, rule in _RULES.items():
+            if not rule.allows(getattr(self, name)):
+                raise SettingsError(name, f"must be {rule.must}, not {shown(getattr(self, name))}")
+        if not self.deliver and not str(self.outbox).startswith(_DURABLE):
+            raise SettingsError(
+                "deliver",
+                "is False, but what waits in memory can be sent by this process only; "
+                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0'",
+            )
 
     @property
     def keys(self) -> tuple[bytes, ...]:
@@ -158,13 +163,18 @@ class Settings:
         Raises:
             SettingsError: An option or variable is missing, unknown or impossible.
         """
-        known = {one.name for one in fields(cls)}
         for name in options:
-            if name not in known:
-                raise SettingsError(name, f"is no option{_did_you_mean(name, known)}")
-        chosen = _from_environment(os.environ if environ is None else environ, known)
-        chosen.update({name: value for name, value in options.items() if value is not None})
-        return cls(**chosen)
+            if name not in _RULES:
+                raise SettingsError(name, f"is no option{_did_you_mean(name)}")
+        given = {name: value for name, value in options.items() if value is not None}
+        decided = set(given)
+        if "id_number" in given or {"customer_id", "project_id"} <= decided:
+            decided |= {
+                "customer_id",
+                "project_id",
+                "id_number",
+            }  # the environment's may be another project's
+        return cls(**_from_environment(os.environ if environ is None else environ, decided), **given)
 
     def _split_id_number(self) -> tuple[Id | None, Id | None]:
         number: object = self.id_number
@@ -180,42 +190,6 @@ class Settings:
             if given is not None and _identifier(name, given) != _identifier("id_number", part):
                 raise SettingsError(name, f"contradicts id_number={number!r}: give one of them")
         return customer, project
-
-    def _check_choices(self) -> None:
-        cookie: object = self.cookie
-        if not isinstance(cookie, CookieOptions):
-            raise SettingsError("cookie", f"must be CookieOptions(...), not {shown(cookie)}")
-        if self.on_ambiguous not in ("drop", "retry"):
-            raise SettingsError("on_ambiguous", f"must be 'drop' or 'retry', not {shown(self.on_ambiguous)}")
-        if self.browser_state not in ("read", "ignore"):
-            raise SettingsError(
-                "browser_state", f"must be 'read' or 'ignore', not {shown(self.browser_state)}"
-            )
-        for name in ("consent", "exclude"):
-            rule = getattr(self, name)
-            if not (rule is None or callable(rule)) or iscoroutinefunction(rule):
-                raise SettingsError(name, f"must be a plain function that takes a request, not {shown(rule)}")
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(name, f"must be True or False, not {shown(getattr(self, name))}")
-        if not (callable(self.sender) or self.sender in _SENDERS):
-            raise SettingsError(
-                "sender",
-                f"must be one of {', '.join(map(repr, _SENDERS))} or a function that returns an AsyncClient, "
-                f"not {shown(self.sender)}",
-            )
-        if not self.deliver and not str(self.outbox).startswith(_DURABLE):
-            raise SettingsError(
-                "deliver",
-                "is False, but what waits in memory can be sent by this process only; "
-                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0'",
-            )
-        timeout: object = self.drain_timeout
-        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-        if not (number and math.isfinite(self.drain_timeout) and 0 <= self.drain_timeout <= _MAX_DRAIN):
-            raise SettingsError(
-                "drain_timeout", f"must be 0 to {_MAX_DRAIN:.0f} seconds, not {shown(timeout)}"
-            )
 
 
 def _identifier(name: str, value: Id) -> int:
@@ -252,37 +226,41 @@ def _checked_hooks(hooks: object) -> tuple[Hook, ...]:
     return tuple(hooks)
 
 
-def _did_you_mean(name: str, known: set[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(known))}"
+def _did_you_mean(name: str) -> str:
+    close = get_close_matches(name, _RULES, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(_RULES))}"
 
 
-def _from_environment(environ: Mapping[str, str], known: set[str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str], decided: set[str]) -> dict[str, Any]:
+    """Return what the variables say of options that are not decided yet."""
     chosen: dict[str, Any] = {}
     cookie: dict[str, Any] = {}
     for variable, text in environ.items():
-        if variable.startswith(_COOKIE_PREFIX):
-            name = variable.removeprefix(_COOKIE_PREFIX).lower()
-            if name in _COOKIE_READERS:
-                cookie[name] = _COOKIE_READERS[name](variable, text)
-                continue
-        name = variable.removeprefix(_PREFIX).lower() if variable.startswith(_PREFIX) else ""
-        if name in _READERS:
-            chosen[name] = _READERS[name](variable, text)
-        elif name:
-            _warn_of_a_slip(variable, {f"{_PREFIX}{one.upper()}" for one in known})
+        if variable in _VARIABLES:
+            option, attribute, read = _VARIABLES[variable]
+            if option not in decided:
+                (cookie if attribute else chosen)[attribute or option] = read(variable, text)
+        elif variable.startswith(_PREFIX):
+            _warn_of_a_slip(variable)
     if cookie:
         chosen["cookie"] = CookieOptions(**cookie)
     return chosen
 
 
-def _warn_of_a_slip(variable: str, known: set[str]) -> None:
+def _warn_of_a_slip(variable: str) -> None:
     """Other programs may have variables of this prefix; only what looks like a slip is worth a line."""
-    close = get_close_matches(variable, known, n=1, cutoff=0.8)
-    if close:
-        logging.getLogger("convert_middleware").warning(
-            "The environment variable %s is no option; did you mean %s?", variable, close[0]
-        )
+    name = variable.removeprefix(_PREFIX)
+    known = {each.removeprefix(_PREFIX): each for each in _VARIABLES}
+    close = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+    if name.lower() in _RULES and name.upper() not in known:
+        reason = f"{name.lower()} cannot be set from the environment."
+    elif close:
+        reason = f"did you mean {known[close[0]]}?"
+    else:
+        return
+    logging.getLogger("convert_middleware").warning(
+        "The environment variable %s is no option; %s", variable, reason
+    )
 
 
 def _text(_variable: str, text: str) -> str:
@@ -291,7 +269,7 @@ def _text(_variable: str, text: str) -> str:
 
 def _switch(variable: str, text: str) -> bool:
     try:
-        return _SWITCH[text.strip().lower()]
+        return _WORDS[text.strip().lower()]
     except KeyError:
         raise SettingsError(variable, f"must be true or false, not {shown(text)}") from None
 
@@ -318,23 +296,71 @@ def _lower(_variable: str, text: str) -> str:
     return text.strip().lower()
 
 
+def _key(variable: str, text: str) -> str:
+    """Return the key as :func:`_keys` would once it is an older one, so that rotation finds the same."""
+    pieces = text.split()
+    if len(pieces) > 1:
+        raise SettingsError(
+            variable, f"holds white space, which separates keys in {_PREFIX}PREVIOUS_KEYS: take one without"
+        )
+    return "".join(pieces)
+
+
 def _keys(_variable: str, text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def _is_timeout(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MAX_DRAIN
+
+
+def _is_plain(value: object) -> bool:
+    if not callable(value):
+        return value is None
+    return not (iscoroutinefunction(value) or iscoroutinefunction(value.__call__))
+
+
 _Reader = Callable[[str, str], Any]
-_READERS: Final[Mapping[str, _Reader]] = {
-    **dict.fromkeys(
-        ("project_id", "customer_id", "id_number", "secret_key", "endpoint", "outbox", "sender"), _text
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How an option is read from the environment, if it can be, and what it must be beyond other checks."""
+
+    read: _Reader | None = None
+    allows: Callable[[object], bool] = lambda _value: True
+    must: str = ""
+
+
+_TEXT: Final = _Rule(_text)
+_SWITCH: Final = _Rule(_switch, lambda value: isinstance(value, bool), "True or False")
+_FUNCTION: Final = _Rule(None, _is_plain, "a plain function that takes a request")
+_RULES: Final[Mapping[str, _Rule]] = {
+    "project_id": _TEXT,
+    "customer_id": _TEXT,
+    "id_number": _TEXT,
+    "secret_key": _Rule(_key),
+    "previous_keys": _Rule(_keys),
+    "endpoint": _TEXT,
+    "cookie": _Rule(None, lambda value: isinstance(value, CookieOptions), "CookieOptions(...)"),
+    "outbox": _TEXT,
+    "sender": _Rule(
+        _text,
+        lambda value: callable(value) or value in _SENDERS,
+        f"one of {', '.join(map(repr, _SENDERS))} or a function that returns an AsyncClient",
     ),
-    "previous_keys": _keys,
-    "on_ambiguous": _lower,
-    "browser_state": _lower,
-    **dict.fromkeys(("honour_gpc", "honour_dnt", "exclude_bots"), _switch),
-    "strict": _switch,
-    "cache_guard": _switch,
-    "deliver": _switch,
-    "drain_timeout": _seconds,
+    "deliver": _SWITCH,
+    "on_ambiguous": _Rule(_lower, lambda value: value in ("drop", "retry"), "'drop' or 'retry'"),
+    "consent": _FUNCTION,
+    "honour_gpc": _SWITCH,
+    "honour_dnt": _SWITCH,
+    "exclude": _FUNCTION,
+    "exclude_bots": _SWITCH,
+    "browser_state": _Rule(_lower, lambda value: value in ("read", "ignore"), "'read' or 'ignore'"),
+    "hooks": _Rule(),
+    "strict": _SWITCH,
+    "drain_timeout": _Rule(_seconds, _is_timeout, f"0 to {_MAX_DRAIN:.0f} seconds"),
+    "cache_guard": _SWITCH,
 }
 _COOKIE_READERS: Final[Mapping[str, _Reader]] = {
     **dict.fromkeys(("name", "path", "domain"), _text),
@@ -343,4 +369,9 @@ _COOKIE_READERS: Final[Mapping[str, _Reader]] = {
     "samesite": _lower,
     "partitioned": _switch,
     "sliding": _switch,
+}
+# Variable -> option, attribute if it is one of the cookie's, and how it is read.
+_VARIABLES: Final[Mapping[str, tuple[str, str, _Reader]]] = {
+    **{f"{_PREFIX}{name.upper()}": (name, "", rule.read) for name, rule in _RULES.items() if rule.read},
+    **{f"{_PREFIX}COOKIE_{name.upper()}": ("cookie", name, read) for name, read in _COOKIE_READERS.items()},
 }

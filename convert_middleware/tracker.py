@@ -345,11 +345,12 @@ class Tracker:
                 return
             now = self._clock()
             if news is not None:
-                visitor = self._memory.remember(news.visitor, page.seen, page.text_of(news.visitor), now)
-                self._accept(news if visitor is news.visitor else news._replace(visitor=visitor), now)
+                before = news.visitor
+                visitor = self._memory.remember(before, page.loaded, page.seen, page.text_of(before), now)
+                self._accept(news if visitor is before else news._replace(visitor=visitor), now)
                 return
             if page.shown and page.changed:
-                self._memory.remember(page.visitor, page.seen, page.text_of(page.visitor), now)
+                self._memory.remember(page.visitor, page.loaded, page.seen, page.text_of(page.visitor), now)
             if page.shown and self.owes(page.visitor) and not self._delivery.closed:
                 self._accept(News(page.visitor), now)
         except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
@@ -363,7 +364,7 @@ class Tracker:
         try:
             visitor = page.remembered = page.visitor
             if page.shown and not (page.deletes or page.excluded or self.withdrew(visitor)):
-                self._memory.remember(visitor, page.seen, None, self._clock())
+                self._memory.remember(visitor, page.loaded, page.seen, None, self._clock())
         except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
             self._say_lost(error)
 

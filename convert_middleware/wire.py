@@ -131,7 +131,9 @@ def decode(url: str) -> Hit:
         WireError: It does not follow the published structure; the error names the parameter and the rule.
     """
     before, mark, after = url.partition("?")
-    text = after if mark and "=" not in before else url  # a bare query may hold a "?" of its own
+    name, equals, _ = before.partition("=")
+    # A bare query may hold a "?" of its own, and a path may hold a "=".
+    text = after if mark and ("/" in name or not equals) else url
     text = text.partition("#")[0]
     if len(text) > _MAX_READ:
         raise WireError("query", text, f"is longer than {_MAX_READ} characters")
@@ -162,53 +164,85 @@ def decode(url: str) -> Hit:
 def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
     """Return ``hit`` as requests whose query strings have at most ``limit`` bytes.
 
-    History is left out first, oldest first: earlier goals, then earlier triplets. What is new is never left
-    out but spread over several requests: new triplets first, then new goals, each request with the triplets
-    as far as they hold its goals, the transaction with the first that has room or alone (DESIGN, 5.7).
+    History is left out first, oldest first: earlier goals, then those of earlier triplets, then earlier
+    triplets. What is new is never left out but spread over several requests: new triplets first, then new
+    goals, each request with the triplets as far as they hold its goals, then the transaction with as much of
+    the triplets as has room (DESIGN, 5.7).
 
     Args:
         hit: What to send.
         limit: Bytes; not below 2 048, so that any single new item fits.
 
     Returns:
-        The requests in sending order, and how many pieces of history were left out of the whole.
+        The requests in sending order, and how many goals, triplets and goals of triplets were left out of
+        the whole.
     """
     excess = len(query(hit)) - limit
     if excess <= 0:
         return [hit], 0
-    slim, left_out, excess = _without_history(hit, excess)
-    if excess <= 0:
-        return [slim], left_out
-    requests = list(_split_new(hit, limit))
-    kept_goals = {goal for request in requests for goal in request.goals}
-    kept_triplets = {exposure.experiment_id for request in requests for exposure in request.exposures}
-    left_out = sum(goal not in kept_goals for goal in hit.goals)
-    left_out += sum(exposure.experiment_id not in kept_triplets for exposure in hit.exposures)
-    return requests, left_out
+    slim, excess = _without_history(hit, excess)
+    requests = [slim] if excess <= 0 else list(_split_new(hit, limit))
+    return requests, _pieces([hit]) - _pieces(requests)
 
 
-def _without_history(hit: Hit, excess: int) -> tuple[Hit, int, int]:
+def _pieces(requests: list[Hit]) -> int:
+    """Count the goals, triplets and goals of triplets that these requests tell."""
+    goals: set[int] = set()
+    triplets: dict[int, set[int]] = {}
+    for request in requests:
+        goals.update(request.goals)
+        for experiment_id, _, credited in request.exposures:
+            triplets.setdefault(experiment_id, set()).update(credited)
+    return len(goals) + len(triplets) + sum(map(len, triplets.values()))
+
+
+def _without_history(hit: Hit, excess: int) -> tuple[Hit, int]:
     """Drop as little history as needed, oldest first.
 
     Returns:
-        What is left, how many pieces were dropped, and the bytes that are still too many (not above 0: none).
+        What is left, and the bytes that are still too many (not above 0: none).
     """
-    goals, exposures = hit.new_goals, hit.new_exposures
-    while excess > 0 and goals < len(hit.goals):
-        excess -= len(",") + len(str(hit.goals[goals]))
-        goals += 1
-    if hit.goals and goals == len(hit.goals) and not hit.new_goals:
-        excess -= len(_REACHED % ("", 0)) - 1  # no goal is left, so the parameters go too
-    while excess > 0 and exposures < len(hit.exposures):
-        excess -= len(",") + len(_write_triplets((hit.exposures[exposures],)))
-        exposures += 1
-    slim = hit._replace(
-        goals=hit.goals[: hit.new_goals] + hit.goals[goals:],
-        exposures=hit.exposures[: hit.new_exposures] + hit.exposures[exposures:],
-    )
-    if hit.exposures and not slim.exposures:
-        excess -= len(_PRESENTED % ("", 0)) - 1  # no triplet is left, so the parameters go too
-    return slim, goals - hit.new_goals + exposures - hit.new_exposures, excess
+    new, goals = hit.goals[: hit.new_goals], hit.goals[hit.new_goals :]
+    presented, triplets = hit.exposures[: hit.new_exposures], hit.exposures[hit.new_exposures :]
+    dropped = 0
+    while excess > 0 and dropped < len(goals):
+        excess -= len(f",{goals[dropped]}")
+        dropped += 1
+    kept = new + goals[dropped:]
+    if hit.goals and not kept:
+        excess -= len(_REACHED % ("", 0)) - len(",")  # no goal is left, so the parameters go too
+    if excess > 0:
+        triplets, excess = _without_earlier_goals(hit, excess)
+    dropped = 0
+    while excess > 0 and dropped < len(triplets):
+        excess -= len("," + _write_triplets((triplets[dropped],)))
+        dropped += 1
+    shown = presented + triplets[dropped:]
+    if hit.exposures and not shown:
+        excess -= len(_PRESENTED % ("", 0)) - len(",")
+    return hit._replace(goals=kept, exposures=shown), excess
+
+
+def _without_earlier_goals(hit: Hit, excess: int) -> tuple[tuple[Exposure, ...], int]:
+    """Return the earlier triplets without as many of their earlier goals as needed, and the excess then."""
+    new, triplets = hit.goals[: hit.new_goals], hit.exposures[hit.new_exposures :]
+    lost: list[set[int]] = [set() for _ in triplets]
+    # A further transaction's hit lists no goals; their order is that of the oldest triplets, which saw most.
+    known = dict.fromkeys(chain(hit.goals, *[triplet.goals for triplet in triplets]))
+    for goal in [goal for goal in known if goal not in new]:
+        if excess <= 0:
+            break
+        for triplet, gone in zip(triplets, lost, strict=True):
+            if excess > 0 and goal in triplet.goals:
+                excess -= len(f".{goal}")
+                gone.add(goal)
+    slim = [
+        triplet._replace(goals=tuple([goal for goal in triplet.goals if goal not in gone]))
+        if gone
+        else triplet
+        for triplet, gone in zip(triplets, lost, strict=True)
+    ]
+    return tuple(slim), excess
 
 
 def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
@@ -224,7 +258,6 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
         yield bare._replace(exposures=chunk, new_exposures=number)
         presented = presented[number:]
 
-    transaction = hit.transaction
     by_age = hit.exposures[hit.new_exposures :] + hit.exposures[: hit.new_exposures]
     waiting = [hit.goals[: hit.new_goals]]
     while waiting and waiting[0]:
@@ -242,13 +275,11 @@ def _split_new(hit: Hit, limit: int) -> Iterator[Hit]:
             half = len(goals) // 2
             waiting[:0] = [goals[:half], goals[half:]]
             continue
-        slim, _, _ = _without_history(whole, len(query(whole)) - limit)
-        paid = slim._replace(transaction=transaction)
-        if len(query(paid)) <= limit:  # it may only take room that the goal's triplets leave
-            slim, transaction = paid, None
-        yield slim
-    if transaction is not None:
-        yield bare._replace(transaction=transaction)
+        yield _without_history(whole, len(query(whole)) - limit)[0]
+    if hit.transaction is not None:
+        # Not beside goals: it belongs to the experiments that hold none of them, too.
+        whole = bare._replace(exposures=by_age, transaction=hit.transaction)
+        yield _without_history(whole, len(query(whole)) - limit)[0]
 
 
 def _shortened(bare: Hit, exposure: Exposure, limit: int) -> Exposure:

@@ -87,7 +87,7 @@ def test_the_samples_of_a_page_run(
     page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tracking_server: TrackingServer
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CONVERT_SECRET_KEY", "a key for the samples only")
+    monkeypatch.setenv("CONVERT_SECRET_KEY", "a-key-for-the-samples-only")
     monkeypatch.setenv("CONVERT_ENDPOINT", tracking_server.endpoint)  # nothing leaves this machine
     run(page, monkeypatch)
 

@@ -6,9 +6,9 @@ import copy
 import decimal
 import pickle
 from decimal import Decimal
-from enum import IntEnum
+from enum import Enum, IntEnum
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -28,11 +28,20 @@ from convert_middleware.model import (
 )
 from tests.strategies import amounts, hits, ids
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class Goal(IntEnum):
     """Ids under names, as a site may keep them."""
 
     SIGNED_UP = 331
+
+
+class Order(str, Enum):  # noqa: UP042 - a StrEnum prints what it holds
+    """A transaction id under a name."""
+
+    FIRST = "ab12345"
 
 
 class Number:
@@ -203,6 +212,16 @@ def test_any_number_or_text_is_an_amount_in_cents_or_refused(value: Any) -> None
     assert not amount.is_signed()
 
 
+def test_an_error_of_the_callers_own_generator_is_left_as_it_is() -> None:
+    def basket() -> Iterator[int]:
+        yield 331
+        raise TypeError("unsupported operand")
+
+    with pytest.raises(TypeError, match="unsupported operand") as caught:
+        identifiers("goal_ids", basket())
+    assert not isinstance(caught.value, ArgumentError)
+
+
 @pytest.mark.parametrize("value", ["a", " ", "\x00", "é" * 128, "a" * 256, "order/1?x=2&y#z%", "𝄞", "-.,~"])
 def test_a_transaction_id_is_any_text_up_to_256_bytes(value: str) -> None:
     assert transaction_identifier("transaction_id", value) == value
@@ -270,6 +289,13 @@ def test_a_transaction_checks_each_field(argument: str, value: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         a_transaction(**{argument: value})
     assert caught.value.argument == {"goals": "goal_ids"}.get(argument, argument)
+
+
+def test_a_transaction_id_is_what_a_kind_of_text_holds_and_not_what_it_prints() -> None:
+    transaction = Transaction((35,), Order.FIRST, Decimal(1))
+    assert type(transaction.transaction_id) is str
+    assert transaction == Transaction((35,), "ab12345", Decimal(1))
+    assert repr(transaction.transaction_id) == "'ab12345'"
 
 
 def test_a_transaction_is_normalised() -> None:

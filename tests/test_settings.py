@@ -7,7 +7,8 @@ import logging
 import pickle
 import traceback
 from dataclasses import FrozenInstanceError, fields
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,10 +16,23 @@ from convert_middleware import ConvertMiddleware, CookieOptions, Settings, Setti
 from convert_middleware.settings import Options
 from convert_middleware.wire import ENDPOINT
 
+if TYPE_CHECKING:
+    from convert_middleware.browser import RequestFacts
+
 SECRET = "a secret of the shop, long enough"
 OLD_SECRET = "the key it had before, long enough"
 GIVEN: dict[str, Any] = {"project_id": "1", "customer_id": "2", "secret_key": SECRET}
-ENVIRON = {"CONVERT_PROJECT_ID": "1", "CONVERT_CUSTOMER_ID": "2", "CONVERT_SECRET_KEY": SECRET}
+PLAIN_SECRET = "the-shops-secret-without-a-space"
+ENVIRON = {"CONVERT_PROJECT_ID": "1", "CONVERT_CUSTOMER_ID": "2", "CONVERT_SECRET_KEY": PLAIN_SECRET}
+
+
+async def ask_a_server(request: RequestFacts) -> bool:
+    raise AssertionError
+
+
+class AsksAServer:
+    async def __call__(self, request: RequestFacts) -> bool:
+        raise AssertionError
 
 
 def settings(**options: Any) -> Settings:
@@ -66,6 +80,8 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         ("sender", ["", "requests", "HTTPX", None, 5, object(), ["httpx"]]),
         ("on_ambiguous", ["", "Drop", "ignore", None, True, 0, ["drop"]]),
         ("hooks", [None, print, "print", [None], [print, 5], {print}, iter([print])]),
+        ("consent", ["granted", True, 5, object(), ask_a_server, partial(ask_a_server), AsksAServer()]),
+        ("exclude", ["/health", False, 5, object(), ask_a_server, partial(ask_a_server), AsksAServer()]),
         ("strict", [None, "true", 1, 0, "no"]),
         ("cache_guard", [None, "true", 1, 0]),
         ("drain_timeout", [None, "5", -1, -0.1, 301, float("nan"), float("inf"), True, object()]),
@@ -197,6 +213,7 @@ def test_every_option_that_text_can_express_is_read_from_the_environment() -> No
         }
     )
     assert chosen == settings(
+        secret_key=PLAIN_SECRET,
         id_number="2_1",
         previous_keys=["o" * 16, "p" * 16],
         endpoint="http://127.0.0.1:8900/track/",
@@ -224,6 +241,9 @@ def test_every_option_that_text_can_express_is_read_from_the_environment() -> No
     [
         ("CONVERT_PROJECT_ID", "one", "project_id"),
         ("CONVERT_SECRET_KEY", "short1", "secret_key"),
+        ("CONVERT_SECRET_KEY", " ", "secret_key"),
+        ("CONVERT_SECRET_KEY", "short1 but with more words", "CONVERT_SECRET_KEY"),
+        ("CONVERT_SECRET_KEY", "short1-but-of-two\u00a0lines", "CONVERT_SECRET_KEY"),
         ("CONVERT_PREVIOUS_KEYS", "short1", "previous_keys"),
         ("CONVERT_ENDPOINT", "nowhere", "endpoint"),
         ("CONVERT_SENDER", "curl", "sender"),
@@ -246,15 +266,48 @@ def test_a_wrong_variable_is_refused_by_name(variable: str, text: str, option: s
     assert "short1" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", [PLAIN_SECRET, f" {PLAIN_SECRET}", f"{PLAIN_SECRET}\n", f"\t{PLAIN_SECRET}\r\n"]
+)
+def test_a_key_that_moves_from_one_variable_to_the_other_stays_the_same(text: str) -> None:
+    before = Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEY": text})
+    after = Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEY": "n" * 16, "CONVERT_PREVIOUS_KEYS": text})
+    assert before.keys == after.keys[1:] == (PLAIN_SECRET.encode(),)
+
+
 def test_an_option_given_wins_over_the_environment_and_none_does_not() -> None:
     chosen = Settings.from_env(ENVIRON, project_id=7, customer_id=None, strict=False)
     assert (chosen.ids, chosen.strict) == ((2, 7), False)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"id_number": "4_3"}, {"project_id": 3, "customer_id": "4"}, {"id_number": "4_3", "project_id": 3}],
+)
+@pytest.mark.parametrize(
+    "environ", [ENVIRON, {"CONVERT_ID_NUMBER": "2_1"}, {"CONVERT_ID_NUMBER": "none at all"}]
+)
+def test_ids_that_are_given_win_over_those_of_the_environment_however_either_is_written(
+    environ: dict[str, str], options: dict[str, Any]
+) -> None:
+    assert Settings.from_env(environ, **{"secret_key": SECRET, **options}).ids == (4, 3)
+
+
+def test_half_of_the_ids_given_is_no_reason_to_overlook_a_contradiction() -> None:
+    with pytest.raises(SettingsError, match=r"^project_id contradicts id_number='2_1'"):
+        Settings.from_env({"CONVERT_ID_NUMBER": "2_1"}, secret_key=SECRET, project_id=3)
+
+
+def test_a_variable_of_an_option_that_is_given_is_not_looked_at() -> None:
+    environ = {**ENVIRON, "CONVERT_STRICT": "maybe", "CONVERT_COOKIE_SAMESITE": "loose"}
+    chosen = Settings.from_env(environ, strict=False, cookie=CookieOptions(path="/shop"))
+    assert (chosen.strict, chosen.cookie.path) == (False, "/shop")
+
+
 def test_the_processs_own_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, text in ENVIRON.items():
         monkeypatch.setenv(variable, text)
-    assert Settings.from_env() == settings()
+    assert Settings.from_env() == settings(secret_key=PLAIN_SECRET)
 
 
 @pytest.mark.parametrize(
@@ -270,13 +323,31 @@ def test_an_option_like_no_other_is_refused_with_all_there_are() -> None:
         Settings.from_env(ENVIRON, zzz=1)
 
 
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("CONVERT_SECRET_KEYS", "did you mean CONVERT_SECRET_KEY?"),
+        ("CONVERT_EXCLUDE_BOT", "did you mean CONVERT_EXCLUDE_BOTS?"),
+        ("CONVERT_strict", "did you mean CONVERT_STRICT?"),
+        ("CONVERT_COOKIE_SAMESIT", "did you mean CONVERT_COOKIE_SAMESITE?"),
+        ("CONVERT_COOKIE_SECUR", "did you mean CONVERT_COOKIE_SECURE?"),
+        ("CONVERT_COOKIE_MAXAGE", "did you mean CONVERT_COOKIE_MAX_AGE?"),
+        ("CONVERT_CONSENT", "consent cannot be set from the environment."),
+        ("CONVERT_EXCLUDE", "exclude cannot be set from the environment."),
+        ("CONVERT_HOOKS", "hooks cannot be set from the environment."),
+        ("CONVERT_COOKIE", "cookie cannot be set from the environment."),
+        ("CONVERT_IMAGES", None),
+        ("CONVERT_SDK_KEY", None),
+        ("CONVERT_COOKIE_JAR", None),
+        ("CONVERTER", None),
+    ],
+)
 def test_a_slip_in_a_variables_name_is_said_and_other_programs_variables_are_not(
-    caplog: pytest.LogCaptureFixture,
+    variable: str, hint: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Settings.from_env({**ENVIRON, "CONVERT_SECRET_KEYS": "short1", "CONVERT_IMAGES": "1", "CONVERTER": "1"})
-    assert [record.getMessage() for record in caplog.records] == [
-        "The environment variable CONVERT_SECRET_KEYS is no option; did you mean CONVERT_SECRET_KEY?"
-    ]
+    Settings.from_env({**ENVIRON, variable: "short1"})
+    line = f"The environment variable {variable} is no option; {hint}"
+    assert [record.getMessage() for record in caplog.records] == [line] * (hint is not None)
 
 
 def test_the_middleware_refuses_the_same_as_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from decimal import Decimal
 from typing import Any
 
@@ -45,6 +46,13 @@ def test_the_endpoint_is_an_option() -> None:
     assert encode(EXAMPLE_HIT, "http://127.0.0.1:8070/{project_id}/").startswith(
         "http://127.0.0.1:8070/1/?c=2"
     )
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "https://h/a=b/", "http://[::1]:80/a=b&c=2/", "/a=b/", "h/=/", "http://h/{project_id}=/"]
+)
+def test_a_path_may_hold_an_equals_sign(endpoint: str) -> None:
+    assert decode(encode(EXAMPLE_HIT, endpoint)) == EXAMPLE_HIT
 
 
 def hit(**fields: Any) -> Hit:
@@ -233,28 +241,113 @@ def test_what_fits_is_sent_whole(hit: Hit, more: int) -> None:
     assert fit(hit, max(2048, len(query(hit)) + more)) == ([hit], 0)
 
 
+def history(hit: Hit) -> list[tuple[str, int, int]]:
+    """Return the pieces of history in the order in which they may go: kind, triplet, goal."""
+    new, goals, triplets = hit.goals[: hit.new_goals], hit.goals[hit.new_goals :], hit.exposures
+    old = range(hit.new_exposures, len(triplets))
+    return [
+        *[("goal", 0, goal) for goal in goals],
+        *[
+            ("goal of a triplet", place, goal)
+            for goal in sorted({goal for place in old for goal in triplets[place].goals} - set(new))
+            for place in old
+            if goal in triplets[place].goals
+        ],
+        *[("triplet", place, 0) for place in old],
+    ]
+
+
+def without(hit: Hit, pieces: list[tuple[str, int, int]]) -> Hit:
+    gone = set(pieces)
+    return hit._replace(
+        goals=tuple(goal for goal in hit.goals if ("goal", 0, goal) not in gone),
+        exposures=tuple(
+            exposure._replace(
+                goals=tuple(g for g in exposure.goals if ("goal of a triplet", place, g) not in gone)
+            )
+            for place, exposure in enumerate(hit.exposures)
+            if ("triplet", place, 0) not in gone
+        ),
+    )
+
+
 @given(visits(least=60, most_new=4), LIMITS)
 def test_as_little_history_as_needed_is_left_out_and_the_oldest_first(hit: Hit, limit: int) -> None:
     requests, left_out = fit(hit, limit)
     if len(requests) > 1 or not left_out:  # not what this is about
         return
-    (request,) = requests
-    lost_goals = len(hit.goals) - len(request.goals)
-    lost_exposures = len(hit.exposures) - len(request.exposures)
-    assert lost_goals + lost_exposures == left_out
+    pieces = history(hit)
+    number = bisect_left(
+        range(len(pieces)), True, key=lambda number: len(query(without(hit, pieces[:number]))) <= limit
+    )
+    assert requests == [without(hit, pieces[:number])]
 
-    def without(goals: int, exposures: int) -> Hit:
-        return hit._replace(
-            goals=hit.goals[: hit.new_goals] + hit.goals[hit.new_goals + goals :],
-            exposures=hit.exposures[: hit.new_exposures] + hit.exposures[hit.new_exposures + exposures :],
-        )
 
-    assert request == without(lost_goals, lost_exposures)
-    if lost_exposures:
-        assert lost_goals == len(hit.goals) - hit.new_goals, "earlier goals go before earlier triplets"
-        assert len(query(without(lost_goals, lost_exposures - 1))) > limit
-    else:
-        assert len(query(without(lost_goals - 1, 0))) > limit
+@given(visits(least=40), transactions, LIMITS)
+def test_an_order_by_itself_names_every_triplet_that_has_room_and_loses_their_goals_first(
+    hit: Hit, transaction: Transaction, limit: int
+) -> None:
+    order = hit._replace(goals=(), new_goals=0, new_exposures=0, transaction=transaction)
+    (request,), _ = fit(order, limit)
+    assert request.transaction == transaction
+    lost = len(order.exposures) - len(request.exposures)
+    assert [each[:2] for each in request.exposures] == [each[:2] for each in order.exposures[lost:]]
+    if lost:
+        assert not any(each.goals for each in request.exposures)
+        one_more = (order.exposures[lost - 1]._replace(goals=()), *request.exposures)
+        assert len(query(request._replace(exposures=one_more))) > limit
+
+
+def told(*requests: Hit) -> set[tuple[object, ...]]:
+    exposures = [exposure for request in requests for exposure in request.exposures]
+    return (
+        {("goal", goal) for request in requests for goal in request.goals}
+        | {("triplet", *exposure[:2]) for exposure in exposures}
+        | {("triplet", *exposure[:2], goal) for exposure in exposures for goal in exposure.goals}
+    )
+
+
+@given(visits(least=20), LIMITS)
+def test_all_that_is_left_out_is_counted(hit: Hit, limit: int) -> None:
+    requests, left_out = fit(hit, limit)
+    assert len(told(hit) - told(*requests)) == left_out
+
+
+def test_a_goal_and_an_order_reach_every_experiment_of_a_visitor_with_a_long_history() -> None:
+    """Twenty experiments with twenty of forty goals each, ids of ten digits: what the cookie is made for."""
+    old = tuple(3_000_000_000 + number for number in range(40))
+    new = 3_000_000_099
+    whole = Hit(
+        customer_id=1_000_000_000,
+        project_id=1_000_000_001,
+        exposures=tuple(
+            Exposure(1_000_000_000 + number, 2_000_000_000 + number, (*old[number % 2 :: 2], new))
+            for number in range(20)
+        ),
+        goals=(new, *old),
+        new_goals=1,
+        transaction=Transaction((new,), "ab12345", Decimal("1599.99"), 10),
+    )
+    assert len(encode(whole)) > MAX_URL
+    (request,), _ = fit(whole, MAX_URL - len(encode(whole)) + len(query(whole)))
+    assert len(encode(request)) <= MAX_URL
+    assert [each[:2] for each in request.exposures] == [each[:2] for each in whole.exposures]
+    assert all(new in each.goals for each in request.exposures)
+    assert (request.goals, request.new_goals, request.transaction) == ((new,), 1, whole.transaction)
+
+
+def test_an_order_that_leaves_apart_from_many_new_goals_is_booked_in_every_experiment() -> None:
+    goals = tuple(3_000_000_000 + number for number in range(700))
+    whole = hit(
+        exposures=(Exposure(31, 32), Exposure(11, 12, goals), Exposure(21, 22, goals[-1:])),
+        new_exposures=1,
+        goals=goals,
+        new_goals=400,
+        transaction=Transaction((5,), "ab12345", Decimal(1)),
+    )
+    (order,) = [request for request in fit(whole, MAX_URL)[0] if request.transaction]
+    assert [each[:2] for each in order.exposures] == [(11, 12), (21, 22), (31, 32)]
+    assert (order.new_exposures, order.goals) == (0, ())
 
 
 @given(visits(least=40), LIMITS)

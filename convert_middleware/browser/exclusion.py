@@ -18,6 +18,8 @@ IsBot = Callable[[bytes], bool]  # whether a User-Agent is a known bot's
 
 OPT_OUT_COOKIE: Final = b"_conv_prevent_tracking"
 
+_GPC: Final = b"sec-gpc"
+_DNT: Final = b"dnt"
 _READ: Final = 256  # bytes of a header that are looked at; those that mean something have 40 at most
 _QUERY_READ: Final = 8192  # bytes of a query string; servers take few longer ones
 _CONVERT: Final = re.compile(
@@ -31,6 +33,7 @@ _AHEAD: Final = (
     (b"x-moz", frozenset({b"prefetch"})),
     (b"x-purpose", frozenset({b"prefetch", b"preview"})),
 )
+SIGNS: Final = frozenset({_GPC, _DNT, *[header for header, _ in _AHEAD]})  # headers that may exclude
 
 
 class Exclusion(StrEnum):
@@ -72,9 +75,9 @@ def exclusion(
     mark = _CONVERT.search(request.query[:_QUERY_READ]) if b"conv" in request.query else None
     if mark and mark["opt_out"]:
         return Exclusion.OPT_OUT
-    if honour_gpc and b"1" in _words(get(b"sec-gpc")):
+    if honour_gpc and b"1" in _words(get(_GPC)):
         return Exclusion.GPC
-    if honour_dnt and b"1" in _words(get(b"dnt")):
+    if honour_dnt and b"1" in _words(get(_DNT)):
         return Exclusion.DNT
     if mark:
         return Exclusion.PREVIEW

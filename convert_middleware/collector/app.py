@@ -179,7 +179,9 @@ async def _json(request: Request) -> Any:
 
 def _error(status: int, parameter: str, text: str, reason: str, message: str) -> JSONResponse:
     error = {"parameter": parameter, "text": text, "reason": reason, "message": message}
-    return JSONResponse({"error": error}, status)
+    # What was asked may hold a lone surrogate, which no answer can.
+    told = {name: said.encode(errors="backslashreplace").decode() for name, said in error.items()}
+    return JSONResponse({"error": told}, status)
 
 
 def _wrong(_request: Request, error: Exception) -> Response:

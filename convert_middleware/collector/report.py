@@ -117,17 +117,19 @@ class Statistics:
         """
         self._requests += 1
         self._projects[hit.project_id] += 1
-        new_goals = hit.goals[: hit.new_goals]
-        self._conversions.update(new_goals)
+        self._conversions.update(hit.goals[: hit.new_goals])
+        reached: dict[tuple[int, int], set[int]] = {}
         for position, exposure in enumerate(hit.exposures):
             variation = self._variation(exposure.experiment_id, exposure.variation_id)
             self._goals[exposure.experiment_id].update(exposure.goals)
             if position < hit.new_exposures:
                 variation.visitors += 1
                 self._visitors += 1
-            for goal in new_goals:
-                if goal in exposure.goals:
-                    variation.conversions[goal] += 1
+            reached.setdefault((exposure.experiment_id, exposure.variation_id), set()).update(exposure.goals)
+        # However often a triplet is repeated, a goal converts there once.
+        new_goals = set(hit.goals[: hit.new_goals])
+        for (experiment, shown), goals in reached.items():
+            self._variation(experiment, shown).conversions.update(goals & new_goals)
         return self._book(hit)
 
     def _book(self, hit: Hit) -> bool:

@@ -198,9 +198,9 @@ class Store:
     def clear(self) -> None:
         """Forget everything; numbers go on from where they are."""
         with self._lock:
-            self._waiting.clear()
             with self._connection:
                 self._connection.execute("DELETE FROM request")
+            self._waiting.clear()
 
     def close(self) -> None:
         """Write what waits and close the file; nothing works afterwards."""

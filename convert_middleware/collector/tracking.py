@@ -7,7 +7,6 @@ any other server such a fault is played as well as ASGI allows, by an answer tha
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from email.utils import formatdate
 from string import printable
 from time import monotonic, time
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 CONNECTION: Final = "convert_middleware.collector.connection"  # key in scope["state"], set by serve
 FLUSH_SECONDS: Final = 0.05
+FLUSH_AGAIN: Final = 0.5  # seconds after a flush that failed; requests wait while it is tried
 _TICK: Final = 0.25  # seconds until a waiting request notices that the server is closing
 _BOT: Final = {"code": "BOT", "message": "Requests of this User-Agent are dropped."}
 _PORTAL: Final = "<!doctype html><title>Welcome</title><h1>Please log in to use this network</h1>"
@@ -44,11 +44,16 @@ class Connection(Protocol):
         """Answer with something that is not HTTP, and close it."""
 
 
-@dataclass(frozen=True, slots=True)
 class Tracking:
-    """The ASGI application behind ``/track/``."""
+    """The ASGI application behind ``/track/``.
 
-    collector: Collector
+    Args:
+        collector: What it feeds.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
+        self._flushes: asyncio.AbstractEventLoop | None = None  # the loop in which a flush is due
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -75,13 +80,25 @@ class Tracking:
             (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]
         ]
         taken = self.collector.take(scope["path"], query, headers, scope["path_params"].get("project"))
-        if self.collector.waiting == 1:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.collector.flush)
+        if self.collector.waiting:
+            self._flush_in(FLUSH_SECONDS)
         if isinstance(taken, WireError):
             return JSONResponse({"error": error_json(taken)}, 400)
         if taken.outcome == "bot":
             return JSONResponse(_BOT)
         return Response("/* ok */", media_type="application/javascript")
+
+    def _flush_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._flushes is not loop:  # a loop that ended does nothing any more
+            self._flushes = loop
+            loop.call_later(seconds, self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = None
+        self.collector.flush()
+        if self.collector.waiting and not self.collector.closing:
+            self._flush_in(FLUSH_AGAIN)
 
     async def _misbehave(
         self, fault: Fault, answer: Response, scope: Scope, receive: Receive, send: Send

@@ -104,6 +104,11 @@ class CookieOptions:
         yield "samesite", not known, "must be 'lax', 'strict' or 'none'"
         yield "partitioned", not _is_bool(self.partitioned), "must be True or False"
         yield "sliding", not _is_bool(self.sliding), "must be True or False"
+        yield (
+            "name",
+            self.name.startswith("_conv_"),
+            "must not begin like those of Convert's own script, _conv_",
+        )
         unsure = self.secure is not True
         prefix = self.name.lower()
         yield (

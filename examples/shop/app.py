@@ -253,7 +253,7 @@ def from_env() -> FastAPI:
     """Return the shop with the options of the environment, and harmless ones where there are none."""
     harmless = {
         "CONVERT_ID_NUMBER": f"{ids.CUSTOMER}_{ids.PROJECT}",
-        "CONVERT_SECRET_KEY": "only for trying things out",
+        "CONVERT_SECRET_KEY": "only-for-trying-things-out",
         "CONVERT_ENDPOINT": "http://127.0.0.1:8070/track/",
     }
     if "CONVERT_PROJECT_ID" in os.environ or "CONVERT_CUSTOMER_ID" in os.environ:

@@ -164,6 +164,12 @@ def test_an_impossible_fault_is_refused_by_name_and_changes_nothing(
     assert client.get("/api/faults").json()["status"] == 503
 
 
+def test_a_key_that_is_no_valid_text_is_refused_and_shown_escaped(client: httpx.Client) -> None:
+    answer = client.put("/api/faults", content=b'{"\\ud800": {"\\udfff": "\\ud800"}}')
+    assert (answer.status_code, answer.json()["error"]["parameter"]) == (400, "\\ud800")
+    assert client.get("/api/faults").json()["active"] is False
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff\xfe\xff", b'{"probability": NaN}', b"[" * 60000, b'{"seed":1' + b" " * 70000]
 )

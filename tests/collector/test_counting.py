@@ -141,6 +141,16 @@ COUNTING: list[tuple[str, list[str], dict[str, object]]] = [
         },
     ),
     (
+        "a goal converts once in a variation, however often its triplet is repeated",
+        ["c=2&p=1&e=1-10-5,1-10-5.6,1-10,1-11-5&ea=1&g=5,6&ga=2"],
+        {
+            "totals.conversions": 2,
+            "experiments.1.variations.10.goals.5.conversions": 1,
+            "experiments.1.variations.10.goals.6.conversions": 1,
+            "experiments.1.variations.11.goals.5.conversions": 1,
+        },
+    ),
+    (
         "a goal without any experiment still converts",
         ["c=2&p=1&g=5&ga=1"],
         {"totals.conversions": 1, "goals.5.conversions": 1, "experiments": {}},

@@ -134,6 +134,23 @@ def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
         create_collector(str(tmp_path / "nowhere" / "hits.db"))
 
 
+def test_what_cannot_be_forgotten_is_all_there_still(tmp_path: Path) -> None:
+    collector = opened(tmp_path / "hits.db")
+    collector.take("/track/", EXAMPLE, HEADERS)
+    collector.flush()
+    other = sqlite3.connect(tmp_path / "hits.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    collector.take("/track/", "c=2&p=1", HEADERS)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        collector.clear()
+    other.execute("ROLLBACK")
+    other.close()
+    assert len(collector.hits()) == collector.summary()["totals"]["requests"] == 2
+    collector.clear()
+    assert collector.hits() == []
+    collector.close()
+
+
 def test_requests_wait_while_the_database_is_locked(tmp_path: Path) -> None:
     collector = opened(tmp_path / "hits.db")
     other = sqlite3.connect(tmp_path / "hits.db", isolation_level=None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,17 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert_middleware import wire
-from convert_middleware.collector.collector import is_bot
+from convert_middleware.collector.collector import Collector, is_bot
+from convert_middleware.collector.sentence import Names
+from convert_middleware.collector.store import Store
 from convert_middleware.collector.tracking import Tracking
 from convert_middleware.model import Exposure, Hit, Transaction
 
 from .conftest import AGENT, EXAMPLE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import httpx
     from starlette.types import Message, Scope
-
-    from convert_middleware.collector import Collector
 
 
 def raw(address: str, target: bytes, *headers: bytes) -> bytes:
@@ -112,8 +116,7 @@ def test_a_malformed_request_is_told_what_is_wrong(
     assert collector.hits() == []
 
 
-def ask_directly(collector: Collector, query: bytes) -> list[Message]:
-    """Hand the endpoint a query that a server in between might not let through."""
+async def ask(app: Tracking, query: bytes) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -130,8 +133,47 @@ def ask_directly(collector: Collector, query: bytes) -> list[Message]:
         "query_string": query,
         "headers": [(b"user-agent", AGENT.encode())],
     }
-    asyncio.run(Tracking(collector)(scope, receive, send))
+    await app(scope, receive, send)
     return sent
+
+
+def ask_directly(collector: Collector, query: bytes) -> list[Message]:
+    """Hand the endpoint a query that a server in between might not let through."""
+    return asyncio.run(ask(Tracking(collector), query))
+
+
+def test_what_arrives_is_written_soon_whatever_hindered_it_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = Collector(Store(str(tmp_path / "hits.db")), Names())
+    app = Tracking(collector)
+    other = sqlite3.connect(tmp_path / "hits.db", isolation_level=None)
+
+    async def wait_until(reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not reached():  # noqa: ASYNC110 - what is waited for happens in plain code
+                await asyncio.sleep(0.01)
+
+    async def story() -> None:
+        other.execute("BEGIN IMMEDIATE")
+        await ask(app, b"c=2&p=1")
+        await wait_until(lambda: "refuses to write" in caplog.text)
+        await ask(app, b"c=2&p=1")
+        other.execute("ROLLBACK")
+        await wait_until(lambda: collector.waiting == 0)
+        await ask(app, b"c=2&p=1")
+
+    asyncio.run(story())  # ends before the last one is written
+    assert collector.waiting == 1
+
+    async def later() -> None:
+        await ask(app, b"c=2&p=1")
+        await wait_until(lambda: collector.waiting == 0)
+
+    asyncio.run(later())
+    assert other.execute("SELECT count(*) FROM request").fetchone() == (4,)
+    other.close()
+    collector.close()
 
 
 def test_bytes_that_are_no_utf_8_are_refused_and_kept(collector: Collector) -> None:

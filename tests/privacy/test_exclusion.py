@@ -118,6 +118,13 @@ CASES: Final = [
         off={"exclude": None},
         warns=r"exclude raised LookupError; the request is not counted\.",
     ),
+    Case(
+        "rule asynchronous",
+        "rule",
+        {"exclude": asynchronous},
+        off={"exclude": None},
+        warns=r"exclude is asynchronous; a plain function is needed; the request is not counted\.",
+    ),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 

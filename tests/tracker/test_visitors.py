@@ -57,6 +57,53 @@ def test_of_two_parallel_pages_nothing_is_lost_or_counted_twice(convert: Convert
     assert set(elsewhere.goals) == {331, 33, 34}
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("seconds", [0, 5])
+def test_of_two_variations_that_parallel_pages_present_the_one_that_was_counted_stays(
+    convert: Convert, kept: int, order: tuple[int, int], seconds: int
+) -> None:
+    tracker = convert.tracker()
+    start = Visit(tracker)
+    start.convert.goal(1)
+    cookie = start.respond()
+    pages = [Visit(tracker, cookie), Visit(tracker, cookie)]
+    for page, variation in zip(pages, (13, 12), strict=True):
+        assert page.convert.experiment(11, variation) == variation
+        convert.clock.sleep(seconds)
+    cookies = {number: pages[number].respond() for number in order}
+    pages[order[1]].convert.goal(33)  # too late for its cookie
+    later = Visit(tracker, cookies[kept])
+    later.convert.goal(331)
+    elsewhere = Visit(convert.tracker(), later.respond())
+    elsewhere.convert.goal(35)
+    elsewhere.respond()
+    hits = convert.hits()
+    [counted_variation] = [each.variation_id for hit in hits for each in hit.exposures[: hit.new_exposures]]
+    assert counted_variation == (13, 12)[order[0]]
+    told = [[each.variation_id for each in hit.exposures] for hit in hits if hit.new_goals]
+    assert told == [[], *[[counted_variation]] * 3]
+
+
+def test_processes_that_counted_different_variations_agree_on_one_of_them(convert: Convert) -> None:
+    one, other = convert.tracker(), convert.tracker()
+    start = Visit(one)
+    start.convert.goal(1)
+    cookie = start.respond()
+    pages = [Visit(one, cookie), Visit(one, cookie), Visit(other, cookie)]
+    for page, variation in zip(pages, (13, 12, 14), strict=True):
+        page.convert.experiment(11, variation)
+    *_, cookie = [page.respond() for page in pages]
+    shown = []
+    for number in range(6):
+        visit = Visit((one, other)[number % 2], cookie)
+        shown.append(visit.convert.experiment(11, 15))
+        visit.convert.goal(2 + number)
+        cookie = visit.respond()
+    assert shown == [13] * 6
+    assert counted(convert.hits())[0] == [11, 11]
+
+
 def test_many_threads_with_one_cookie_count_everything_once(convert: Convert) -> None:
     tracker = convert.tracker()
     start = Visit(tracker)
