@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ShopError, httpx.HTTPError) as error:
         return complain(f"the visit was cut short: {str(error) or type(error).__name__}", 1)
     except KeyboardInterrupt:
-        return complain("interrupted before the summary", 130)
+        return complain("interrupted", 130)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
