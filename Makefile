@@ -18,7 +18,7 @@ help: ## show this list
 		printf '  %-9s %s\n' "$$name" "$$text"; done
 
 demo: $(stamps)/demo ## start the shop and the collector and send visitors; ONCE=1 ends after the summary
-	@$(python) -m examples.demo $(if $(filter 1,$(ONCE)),--once)
+	@$(python) -m examples.demo $(if $(ONCE),--once)
 
 test: $(stamps)/test ## run every test that needs no Chromium and no nginx; ARGS="-k cookie" for some
 	@$(python) -m pytest $(ARGS)
