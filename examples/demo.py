@@ -111,14 +111,14 @@ def parser() -> argparse.ArgumentParser:
 def number_of_visitors(text: str) -> int:
     """Read the number of visitors."""
     if not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 10000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
     return int(text)
 
 
 def port(text: str) -> int:
     """Read a port."""
     if not text.isdigit() or not 0 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
 
@@ -128,7 +128,8 @@ def start(stack: ExitStack, serve: Serve, wanted: int | None, preferred: int) ->
         try:
             return stack.enter_context(serve(wanted))
         except OSError as error:
-            raise BusyPortError(f"cannot listen on port {wanted}: {error.strerror or error}") from error
+            why = str(error.strerror or error).partition(" (")[0]  # Python adds the address to it
+            raise BusyPortError(f"cannot listen on port {wanted}: {why}") from error
     try:
         return stack.enter_context(serve(preferred))
     except OSError:  # somebody else has that port

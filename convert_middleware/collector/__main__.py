@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         return _complain(str(error))
     except OSError as error:
-        return _complain(f"cannot listen on {given.host} port {given.port}: {error.strerror or error}")
+        why = str(error.strerror or error).partition(" (")[0]  # the address is in what Python adds, once more
+        return _complain(f"cannot listen on {given.host} port {given.port}: {why}")
     kept = "in memory" if given.database == ":memory:" else f"in {given.database}"
     print(f"The collector's page: {server.address}/\nSend tracking requests to: {server.address}/track/")  # noqa: T201 - a program's output
     print(f"Requests are kept {kept}. Ctrl-C ends it.", flush=True)  # noqa: T201 - a program's output
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535 was expected")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
 
