@@ -24,11 +24,12 @@ from convert_middleware.delivery.upkeep import Upkeep, open_upkeep
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from convert_middleware.delivery.upkeep import Letter, Status
 
 PAGE: Final = 500  # dead letters read, or let wait again, at a time
+_COLUMNS: Final = ["key", "died", "waited", "worth", "tried", "reason"]  # of the table of dead letters
 
 
 async def carry_out(given: Namespace, outbox: str) -> int:
@@ -90,12 +91,15 @@ async def _dead(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
     if not letters:
         say("There are no dead letters." if not total else "There are no further dead letters.")
         return 0
-    table = _table("key", "died", "waited", "worth", "tried", "reason", *["text"] * given.show_text)
-    for letter in letters:
-        table.add_row(*map(_plain, _cells_of(letter)), *[_plain(printable(letter.text))] * given.show_text)
-    _show(table)
+    if given.show_text:
+        _say_with_texts(letters)
+    else:
+        table = _table(*_COLUMNS)
+        for letter in letters:
+            table.add_row(*map(_plain, _cells_of(letter)))
+        _show(table)
     if len(letters) == given.number and len(letters) < total:
-        say(f"{len(letters)} of {total}; go on with --after {printable(letters[-1].key)}")
+        say(f"{len(letters)} of {total}; continue with --after {printable(letters[-1].key)}")
     return 0
 
 
@@ -104,6 +108,16 @@ def _facts_of(letter: Letter, *, text: bool) -> dict[str, Any]:
     if not text:
         del facts["text"]
     return facts
+
+
+def _say_with_texts(letters: Sequence[Letter]) -> None:
+    """Write letters with their requests: those are too long for a column and have lines of their own."""
+    rows = [_COLUMNS, *map(_cells_of, letters)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, text in zip(rows, ["", *[printable(letter.text) for letter in letters]], strict=True):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if text:
+            say(f"  {text}")
 
 
 def _cells_of(letter: Letter) -> list[str]:

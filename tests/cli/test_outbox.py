@@ -78,7 +78,8 @@ def test_dead_letters_show_why_they_died_and_nothing_of_visitors_unless_asked(tm
     for shown in (table.stdout, str(facts)):
         for secret in ("secret-order", "1599.99", "example", "pw"):
             assert secret not in shown
-    assert SALE in command("outbox", "dead", "--show-text", **options).stdout
+    lines = command("outbox", "dead", "--show-text", **options).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["key", "1", SALE], "on a line of its own"
     assert asked("outbox", "dead", "--show-text", **options)["letters"][0]["text"] == SALE
 
 
@@ -87,7 +88,7 @@ def test_dead_letters_are_shown_page_by_page(tmp_path: Path) -> None:
     options = {"outbox": url(tmp_path)}
     first = command("outbox", "dead", "--number", "3", **options)
 
-    assert "3 of 7; go on with --after 3" in first.stdout
+    assert "3 of 7; continue with --after 3" in first.stdout
     second = asked("outbox", "dead", "--number", "3", "--after", "3", **options)
     assert [letter["key"] for letter in second["letters"]] == ["4", "5", "6"]
     assert "There are no further dead letters." in command("outbox", "dead", "--after", "7", **options).stdout
