@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -170,9 +171,11 @@ async def _all_keys(upkeep: Upkeep) -> list[str]:
 async def _purge(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
     status = await upkeep.status()
     what, number = ("dead letter", status.dead) if given.dead else ("waiting hit", status.waiting)
-    if not given.yes and not _agreed(f"Delete {number_of(what, number)} in {public(outbox)}?"):
+    question = f"Delete {number_of(what, number)} in {public(outbox)}?"
+    if number and not given.yes and not _agreed(question):
         raise CommandError("Nothing was deleted; --yes deletes without asking.")
-    deleted = await (upkeep.purge_dead() if given.dead else upkeep.purge_waiting())
+    purge = upkeep.purge_dead if given.dead else upkeep.purge_waiting
+    deleted = await purge() if number else 0  # of what came since, nobody was asked
     if given.json:
         say_json({"deleted": deleted})
     else:
@@ -182,9 +185,18 @@ async def _purge(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
 
 def _agreed(question: str) -> bool:
     """Ask whoever is there; nobody means no."""
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = ""
+    # asyncio's own handler would let Ctrl-C wait for the answer.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if not answer.endswith("\n"):  # nobody has ended the line
+            sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 _COMMANDS: Final[dict[str, Callable[[Upkeep, Namespace, str], Coroutine[Any, Any, int]]]] = {

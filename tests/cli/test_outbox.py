@@ -213,6 +213,37 @@ def test_purging_asks_first_and_nobody_means_no(what: str, given: str, deleted: 
     assert {"dead": status.dead, "waiting": status.waiting} == left
     assert (done.returncode, done.stdout) == ((0, f"2 {name} deleted.\n") if deleted else (1, ""))
     assert ("Nothing was deleted" in done.stderr) is not deleted
+    assert ("[y/N] \n" in done.stderr) is (given == ""), "whoever answers ends the line"
+
+
+@pytest.mark.parametrize("what", ["dead", "waiting"])
+def test_purging_does_not_ask_about_nothing(what: str, tmp_path: Path) -> None:
+    fill(tmp_path / "outbox.db", [])
+    done = command("outbox", "purge", f"--{what}", outbox=url(tmp_path))
+
+    name = {"dead": "dead letters", "waiting": "waiting hits"}[what]
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"0 {name} deleted.\n", "")
+
+
+def test_the_question_ends_with_ctrl_c_and_nothing_is_deleted(tmp_path: Path) -> None:
+    fill(tmp_path / "outbox.db", hits(range(1, 3)), dead="status 404")
+    with subprocess.Popen(
+        [sys.executable, "-m", "convert_middleware", "outbox", "purge", "--dead"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=environment(outbox=url(tmp_path)),
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            said = ""
+            while not said.endswith("[y/N] ") and (character := process.stderr.read(1)):
+                said += character
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+            assert process.stderr.read() == "\n"
+        finally:
+            process.kill()  # which does nothing to one that has ended
+
+    assert status_of(url(tmp_path)).dead == 2
 
 
 def test_purging_does_not_ask_who_says_yes_at_once(tmp_path: Path) -> None:
