@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SETTLE = 15.0  # seconds that delivery gets after the last visitor has left
 Serve = Callable[[int], AbstractContextManager[str]]  # port -> address
-Row = tuple[str, str, object, object]
+Row = tuple[str, str, int | Decimal, int | Decimal]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -173,7 +173,7 @@ def compare(book: Book, summary: dict[str, Any]) -> Iterator[Row]:
         yield "conversions", "  Revenue", earned, Decimal(arrived.get("revenue", "0.00"))
     for goal, name in names["goals"].items():
         got = summary["goals"].get(goal, {}).get("conversions", 0)
-        yield "goals", f"{name} in all", book.conversions[int(goal)], got
+        yield "goals", f"{name}, total", book.conversions[int(goal)], got
     totals = summary["totals"]
     yield "orders", "First exposures", book.visitors.total(), totals["visitors"]
     yield "orders", "Conversions", book.conversions.total(), totals["conversions"]
@@ -185,27 +185,29 @@ def compare(book: Book, summary: dict[str, Any]) -> Iterator[Row]:
 
 
 def summarise(console: Console, book: Book, summary: dict[str, Any], tracker: Tracker) -> bool:
-    """Print the table; return whether both sides agree and nothing is missing."""
+    """Print the outcome and the table; return whether both sides agree and nothing is missing."""
+    rows = list(compare(book, summary))
+    stats = tracker.stats()
+    complete = stats.accepted == stats.delivered == summary["totals"]["requests"]
+    agreed = complete and all(did == arrived for _, _, did, arrived in rows)
+    console.print("[bold green]Both sides agree." if agreed else "[bold red]The two sides do not agree.")
     table = Table(title="What the shop did and what arrived")
     for heading in ("", "Shop", "Arrived", "Agree"):
         table.add_column(heading, justify="right" if heading else "left")
-    agreed, group = True, ""
-    for kind, name, did, arrived in compare(book, summary):
+    group = ""
+    for kind, name, did, arrived in rows:
+        if kind in ("conversions", "goals") and not did and not arrived:
+            continue  # such as sign-ups after a button that is not on that page
         if kind == "visitors" or kind not in ("conversions", group):
             table.add_section()
         group = kind
-        agreed = agreed and did == arrived
-        table.add_row(name, str(did), str(arrived), "yes" if did == arrived else "[bold red]NO")
+        table.add_row(name, f"{did:,}", f"{arrived:,}", "yes" if did == arrived else "[bold red]NO")
     console.print(table)
-    stats = tracker.stats()
-    complete = stats.accepted == stats.delivered == summary["totals"]["requests"]
     console.print(
         f"Hits: {stats.accepted} accepted, {stats.delivered} delivered, {stats.waiting} waiting, "
         f"{sum(stats.dropped.values())} dropped, {stats.dead} dead; {summary['totals']['requests']} arrived.",
         highlight=False,
     )
-    agreed = agreed and complete
-    console.print("[bold green]Both sides agree." if agreed else "[bold red]The two sides do not agree.")
     return agreed
 
 

@@ -168,8 +168,14 @@ def running_demo(*options: str) -> Iterator[subprocess.Popen[str]]:
 def test_the_demo_ends_well_when_what_the_shop_did_is_what_arrived() -> None:
     done = demo("--once", "--visitors", "30", *FREE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Both sides agree." in done.stdout
-    assert "30/30" in done.stdout
+    said, _, table = done.stdout.partition("Both sides agree.")
+    assert "30/30" in said
+    assert "What the shop did and what arrived" in table
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if "│" in line]
+    counted = [row for row in rows if row[0] != "Repeated, malformed or refused"]
+    assert "0" not in [row[1] for row in counted], "nobody needs a row of two zeros"
+    assert all(row[3] == "yes" for row in rows)
+    assert re.fullmatch(r"\d,\d{3}\.\d\d", next(row[1] for row in reversed(rows) if row[0] == "Revenue"))
     assert done.stderr == ""
 
 
