@@ -75,7 +75,7 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
             yield f"- {server.name}"
     yield "\n## The end\n"
     yield "What waits in memory when the server gets `SIGTERM`. In a file or in Redis nothing is lost."
-    yield "[What to do](../how-to/frameworks/the-end-of-a-wsgi-server.md) where it is.\n"
+    yield "[What to do](../how-to/frameworks/when-a-wsgi-server-shuts-down.md) where it is.\n"
     yield from _table(
         ("server", "what waits"),
         [(server.name, _END[server.delivers]) for server in SERVERS],
