@@ -55,9 +55,10 @@ async def _status(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
     if given.json:
         say_json({"outbox": public(outbox), **facts_of(status, time.time())})
         return 0
-    table = _table("", "", title=public(outbox))
+    table = _table("", "")
     for what, number in _rows_of(status, time.time()):
         table.add_row(what, number)
+    say(public(outbox))
     _show(table)
     return 0
 
@@ -207,8 +208,8 @@ _COMMANDS: Final[dict[str, Callable[[Upkeep, Namespace, str], Coroutine[Any, Any
 }
 
 
-def _table(*columns: str, title: str = "") -> Any:
-    table = _rich("table").Table(title=title or None, title_justify="left", show_header=any(columns))
+def _table(*columns: str) -> Any:
+    table = _rich("table").Table(show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -35,6 +35,7 @@ def test_the_status_is_a_table_for_people_and_json_for_programs(tmp_path: Path) 
     facts = asked("outbox", "status", "--outbox", url(tmp_path))
 
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == url(tmp_path), "however long it is"
     rows = {
         cells[1].strip(): cells[2].strip()
         for row in done.stdout.splitlines()
