@@ -1,4 +1,4 @@
-"""The main job, once through: ``make demo``, or ``python -m examples.demo --help``.
+"""The whole job from visitor to report: ``make demo``, or ``python -m examples.demo --help``.
 
 Starts the collector and the shop on this machine, sends simulated visitors through the shop, compares what
 the shop did with what arrived, and stays up for a person to click.
@@ -99,12 +99,23 @@ def complain(reason: str, status: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__.split("\n")[0])
+    made = argparse.ArgumentParser(
+        prog="python -m examples.demo",
+        description="Sends simulated visitors through a shop, and compares what it did with what arrived.",
+    )
     made.add_argument("--once", action="store_true", help="end after the summary")
-    made.add_argument("--visitors", type=number_of_visitors, default=200, metavar="N", help="1 to 10000")
-    made.add_argument("--seed", type=int, default=1, help="makes what the visitors do repeatable")
-    made.add_argument("--collector-port", type=port, default=None, metavar="PORT", help="8070 if free")
-    made.add_argument("--shop-port", type=port, default=None, metavar="PORT", help="8071 if free")
+    made.add_argument(
+        "--visitors",
+        type=number_of_visitors,
+        default=200,
+        metavar="N",
+        help="how many, 1 to 10000 (default: %(default)s)",
+    )
+    made.add_argument(
+        "--seed", type=int, default=1, help="makes what they do repeatable (default: %(default)s)"
+    )
+    made.add_argument("--collector-port", type=port, metavar="PORT", help="default: 8070 if it is free")
+    made.add_argument("--shop-port", type=port, metavar="PORT", help="default: 8071 if it is free")
     return made
 
 

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A local stand-in for Convert: takes tracking requests and shows them on a live page.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8070, help="0 for any free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8070, help="0: any free one (default: %(default)s)")
     parser.add_argument("--database", default=":memory:", help="SQLite file (default: %(default)s)")
     parser.add_argument(
         "--catalogue", type=Path, help="JSON file with names of experiments, variations, goals"
