@@ -17,8 +17,8 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  %-9s %s\n' "$$name" "$$text"; done
 
-demo: $(stamps)/demo ## start the shop and the collector and send visitors; ONCE=1 ends after the summary
-	@$(python) -m examples.demo $(if $(filter 1,$(ONCE)),--once)
+demo: $(stamps)/demo ## start the shop and the collector and send visitors; with ONCE=1, end after the summary
+	@$(python) -m examples.demo $(if $(ONCE),--once)
 
 test: $(stamps)/test ## run every test that needs no Chromium and no nginx; ARGS="-k cookie" for some
 	@$(python) -m pytest $(ARGS)
@@ -62,7 +62,7 @@ $(python):
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "There is no $(PYTHON). Install Python 3.11 or newer, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "$(PYTHON) is no Python 3.11 or newer; it says: $$($(PYTHON) -V 2>&1 | head -n 1)" >&2; \
+		echo "$(PYTHON) is not Python 3.11 or newer; it says: $$($(PYTHON) -V 2>&1 | head -n 1)" >&2; \
 		echo "Name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) -V) ..."
 	@$(PYTHON) -m venv $(VENV) || { rm -f $@; \

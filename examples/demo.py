@@ -1,4 +1,4 @@
-"""The main job, once through: ``make demo``, or ``python -m examples.demo --help``.
+"""The whole job from visitor to report: ``make demo``, or ``python -m examples.demo --help``.
 
 Starts the collector and the shop on this machine, sends simulated visitors through the shop, compares what
 the shop did with what arrived, and stays up for a person to click.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SETTLE = 15.0  # seconds that delivery gets after the last visitor has left
 Serve = Callable[[int], AbstractContextManager[str]]  # port -> address
-Row = tuple[str, str, object, object]
+Row = tuple[str, str, int | Decimal, int | Decimal]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ShopError, httpx.HTTPError) as error:
         return complain(f"the visit was cut short: {str(error) or type(error).__name__}", 1)
     except KeyboardInterrupt:
-        return complain("interrupted before the summary", 130)
+        return complain("interrupted", 130)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -99,26 +99,37 @@ def complain(reason: str, status: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__.split("\n")[0])
+    made = argparse.ArgumentParser(
+        prog="python -m examples.demo",
+        description="Sends simulated visitors through a shop, and compares what it did with what arrived.",
+    )
     made.add_argument("--once", action="store_true", help="end after the summary")
-    made.add_argument("--visitors", type=number_of_visitors, default=200, metavar="N", help="1 to 10000")
-    made.add_argument("--seed", type=int, default=1, help="makes what the visitors do repeatable")
-    made.add_argument("--collector-port", type=port, default=None, metavar="PORT", help="8070 if free")
-    made.add_argument("--shop-port", type=port, default=None, metavar="PORT", help="8071 if free")
+    made.add_argument(
+        "--visitors",
+        type=number_of_visitors,
+        default=200,
+        metavar="N",
+        help="how many, 1 to 10000 (default: %(default)s)",
+    )
+    made.add_argument(
+        "--seed", type=int, default=1, help="makes what they do repeatable (default: %(default)s)"
+    )
+    made.add_argument("--collector-port", type=port, metavar="PORT", help="default: 8070 if it is free")
+    made.add_argument("--shop-port", type=port, metavar="PORT", help="default: 8071 if it is free")
     return made
 
 
 def number_of_visitors(text: str) -> int:
     """Read the number of visitors."""
     if not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 10000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
     return int(text)
 
 
 def port(text: str) -> int:
     """Read a port."""
     if not text.isdigit() or not 0 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
 
@@ -128,7 +139,8 @@ def start(stack: ExitStack, serve: Serve, wanted: int | None, preferred: int) ->
         try:
             return stack.enter_context(serve(wanted))
         except OSError as error:
-            raise BusyPortError(f"cannot listen on port {wanted}: {error.strerror or error}") from error
+            why = str(error.strerror or error).partition(" (")[0]  # Python adds the address to it
+            raise BusyPortError(f"cannot listen on port {wanted}: {why}") from error
     try:
         return stack.enter_context(serve(preferred))
     except OSError:  # somebody else has that port
@@ -172,7 +184,7 @@ def compare(book: Book, summary: dict[str, Any]) -> Iterator[Row]:
         yield "conversions", "  Revenue", earned, Decimal(arrived.get("revenue", "0.00"))
     for goal, name in names["goals"].items():
         got = summary["goals"].get(goal, {}).get("conversions", 0)
-        yield "goals", f"{name} in all", book.conversions[int(goal)], got
+        yield "goals", f"{name}, total", book.conversions[int(goal)], got
     totals = summary["totals"]
     yield "orders", "First exposures", book.visitors.total(), totals["visitors"]
     yield "orders", "Conversions", book.conversions.total(), totals["conversions"]
@@ -184,27 +196,29 @@ def compare(book: Book, summary: dict[str, Any]) -> Iterator[Row]:
 
 
 def summarise(console: Console, book: Book, summary: dict[str, Any], tracker: Tracker) -> bool:
-    """Print the table; return whether both sides agree and nothing is missing."""
+    """Print the outcome and the table; return whether both sides agree and nothing is missing."""
+    rows = list(compare(book, summary))
+    stats = tracker.stats()
+    complete = stats.accepted == stats.delivered == summary["totals"]["requests"]
+    agreed = complete and all(did == arrived for _, _, did, arrived in rows)
+    console.print("[bold green]Both sides agree." if agreed else "[bold red]The two sides do not agree.")
     table = Table(title="What the shop did and what arrived")
     for heading in ("", "Shop", "Arrived", "Agree"):
         table.add_column(heading, justify="right" if heading else "left")
-    agreed, group = True, ""
-    for kind, name, did, arrived in compare(book, summary):
+    group = ""
+    for kind, name, did, arrived in rows:
+        if kind in ("conversions", "goals") and not did and not arrived:
+            continue  # such as sign-ups after a button that is not on that page
         if kind == "visitors" or kind not in ("conversions", group):
             table.add_section()
         group = kind
-        agreed = agreed and did == arrived
-        table.add_row(name, str(did), str(arrived), "yes" if did == arrived else "[bold red]NO")
+        table.add_row(name, f"{did:,}", f"{arrived:,}", "yes" if did == arrived else "[bold red]NO")
     console.print(table)
-    stats = tracker.stats()
-    complete = stats.accepted == stats.delivered == summary["totals"]["requests"]
     console.print(
         f"Hits: {stats.accepted} accepted, {stats.delivered} delivered, {stats.waiting} waiting, "
         f"{sum(stats.dropped.values())} dropped, {stats.dead} dead; {summary['totals']['requests']} arrived.",
         highlight=False,
     )
-    agreed = agreed and complete
-    console.print("[bold green]Both sides agree." if agreed else "[bold red]The two sides do not agree.")
     return agreed
 
 

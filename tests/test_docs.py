@@ -1,4 +1,8 @@
-"""Every sample in the documentation runs: the blocks of one page in order, in one module of their own."""
+"""Every sample in the documentation runs: the blocks of one page in order, in one module of their own.
+
+A block whose first line is a comment with the name of a file is saved under that name as well, as readers do,
+so that later blocks can import it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ _FENCE: Final = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>```+)python(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
+_FILE: Final = re.compile(r"# (\w+)\.py\n")
 _INFO: Final = {"": True, "no-run": False}  # what may stand behind "python": whether the sample is run
 
 
@@ -75,6 +80,10 @@ def run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("sample")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where types look up their annotations
     for sample in samples_of(page):
+        if name := _FILE.match(sample.code):
+            Path(f"{name[1]}.py").write_text(sample.code, encoding="utf-8")
+            monkeypatch.syspath_prepend(Path.cwd())
+            monkeypatch.delitem(sys.modules, name[1], raising=False)
         sample.play(module)
 
 
@@ -135,6 +144,19 @@ def test_blocks_of_a_page_share_one_namespace_and_its_failures_name_the_line(
     with pytest.raises(AssertionError) as caught:
         run(page, monkeypatch)
     assert caught.value.__notes__ == [f"in the sample at {page}:17"]
+
+
+def test_a_block_that_names_a_file_can_be_imported_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\n# first_of_two.py\nONE = 1\n```\n```python\nfrom first_of_two import ONE as AGAIN\n```\n"
+    )
+    run(page, monkeypatch)
+    assert (tmp_path / "first_of_two.py").read_text() == "# first_of_two.py\nONE = 1\n"
+    monkeypatch.delitem(sys.modules, "first_of_two")
 
 
 def test_a_sample_that_is_not_run_must_still_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

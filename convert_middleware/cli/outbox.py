@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ from convert_middleware.delivery.upkeep import Upkeep, open_upkeep
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from convert_middleware.delivery.upkeep import Letter, Status
 
 PAGE: Final = 500  # dead letters read, or let wait again, at a time
+_COLUMNS: Final = ["key", "died", "waited", "worth", "tried", "reason"]  # of the table of dead letters
 
 
 async def carry_out(given: Namespace, outbox: str) -> int:
@@ -53,9 +55,10 @@ async def _status(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
     if given.json:
         say_json({"outbox": public(outbox), **facts_of(status, time.time())})
         return 0
-    table = _table("", "", title=public(outbox))
+    table = _table("", "")
     for what, number in _rows_of(status, time.time()):
         table.add_row(what, number)
+    say(public(outbox))
     _show(table)
     return 0
 
@@ -90,12 +93,15 @@ async def _dead(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
     if not letters:
         say("There are no dead letters." if not total else "There are no further dead letters.")
         return 0
-    table = _table("key", "died", "waited", "worth", "tried", "reason", *["text"] * given.show_text)
-    for letter in letters:
-        table.add_row(*map(_plain, _cells_of(letter)), *[_plain(printable(letter.text))] * given.show_text)
-    _show(table)
+    if given.show_text:
+        _say_with_texts(letters)
+    else:
+        table = _table(*_COLUMNS)
+        for letter in letters:
+            table.add_row(*map(_plain, _cells_of(letter)))
+        _show(table)
     if len(letters) == given.number and len(letters) < total:
-        say(f"{len(letters)} of {total}; go on with --after {printable(letters[-1].key)}")
+        say(f"{len(letters)} of {total}; continue with --after {printable(letters[-1].key)}")
     return 0
 
 
@@ -104,6 +110,16 @@ def _facts_of(letter: Letter, *, text: bool) -> dict[str, Any]:
     if not text:
         del facts["text"]
     return facts
+
+
+def _say_with_texts(letters: Sequence[Letter]) -> None:
+    """Write letters with their requests: those are too long for a column and have lines of their own."""
+    rows = [_COLUMNS, *map(_cells_of, letters)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, text in zip(rows, ["", *[printable(letter.text) for letter in letters]], strict=True):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if text:
+            say(f"  {text}")
 
 
 def _cells_of(letter: Letter) -> list[str]:
@@ -156,9 +172,11 @@ async def _all_keys(upkeep: Upkeep) -> list[str]:
 async def _purge(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
     status = await upkeep.status()
     what, number = ("dead letter", status.dead) if given.dead else ("waiting hit", status.waiting)
-    if not given.yes and not _agreed(f"Delete {number_of(what, number)} in {public(outbox)}?"):
+    question = f"Delete {number_of(what, number)} in {public(outbox)}?"
+    if number and not given.yes and not _agreed(question):
         raise CommandError("Nothing was deleted; --yes deletes without asking.")
-    deleted = await (upkeep.purge_dead() if given.dead else upkeep.purge_waiting())
+    purge = upkeep.purge_dead if given.dead else upkeep.purge_waiting
+    deleted = await purge() if number else 0  # of what came since, nobody was asked
     if given.json:
         say_json({"deleted": deleted})
     else:
@@ -168,9 +186,18 @@ async def _purge(upkeep: Upkeep, given: Namespace, outbox: str) -> int:
 
 def _agreed(question: str) -> bool:
     """Ask whoever is there; nobody means no."""
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = ""
+    # asyncio's own handler would let Ctrl-C wait for the answer.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if not answer.endswith("\n"):  # nobody has ended the line
+            sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 _COMMANDS: Final[dict[str, Callable[[Upkeep, Namespace, str], Coroutine[Any, Any, int]]]] = {
@@ -181,8 +208,8 @@ _COMMANDS: Final[dict[str, Callable[[Upkeep, Namespace, str], Coroutine[Any, Any
 }
 
 
-def _table(*columns: str, title: str = "") -> Any:
-    table = _rich("table").Table(title=title or None, title_justify="left", show_header=any(columns))
+def _table(*columns: str) -> Any:
+    table = _rich("table").Table(show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

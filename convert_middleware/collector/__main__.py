@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         return _complain(str(error))
     except OSError as error:
-        return _complain(f"cannot listen on {given.host} port {given.port}: {error.strerror or error}")
+        why = str(error.strerror or error).partition(" (")[0]  # the address is in what Python adds, once more
+        return _complain(f"cannot listen on {given.host} port {given.port}: {why}")
     kept = "in memory" if given.database == ":memory:" else f"in {given.database}"
     print(f"The collector's page: {server.address}/\nSend tracking requests to: {server.address}/track/")  # noqa: T201 - a program's output
     print(f"Requests are kept {kept}. Ctrl-C ends it.", flush=True)  # noqa: T201 - a program's output
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A local stand-in for Convert: takes tracking requests and shows them on a live page.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8070, help="0 for any free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8070, help="0: any free one (default: %(default)s)")
     parser.add_argument("--database", default=":memory:", help="SQLite file (default: %(default)s)")
     parser.add_argument(
         "--catalogue", type=Path, help="JSON file with names of experiments, variations, goals"
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535 was expected")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
 

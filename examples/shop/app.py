@@ -38,7 +38,7 @@ NUMBERS = {str(number): number for number in range(1, MOST + 1)}
 WHY = {
     400: "We could not read that form.",
     404: "There is no such page.",
-    405: "That is not how this page is used.",
+    405: "This page cannot be used that way.",
 }
 
 
@@ -186,7 +186,9 @@ def create_app(tracker: Tracker, collector: str = "") -> FastAPI:
         request: Request, slug: Annotated[str, Form()] = "", number: Annotated[str, Form()] = "1"
     ) -> Response:
         if slug not in PRODUCTS or number not in NUMBERS:
-            return counter.page(request, "sorry", status=422, why=f"One to {MOST} of our products, please.")
+            return counter.page(
+                request, "sorry", status=422, why=f"Please choose a product and 1 to {MOST} of it."
+            )
         key, cart = counter.cart(request)
         cart.lines[slug] = min(MOST, cart.lines.get(slug, 0) + NUMBERS[number])
         request.state.convert.goal(ids.FILLED_CART)

@@ -75,7 +75,10 @@ def test_an_outbox_that_cannot_be_looked_into_is_named(
         (["--outbox", "sqlite:///other.db"], "a database of another program"),
         (["--outbox", "mongo://me:password@host/"], "must be"),
         (["--outbox", "sqlite:///o.db", "--endpoint", "https://{project}.example/"], "only placeholder"),
-        (["--outbox", "sqlite:///o.db", "--sender", "curl"], "must be one of 'auto'"),
+        (
+            ["--outbox", "sqlite:///o.db", "--sender", "curl"],
+            "must be one of 'auto', 'pyreqwest', 'httpx', 'httpx2', not 'curl'.",
+        ),
         (["--outbox", "sqlite:///o.db", "--on-ambiguous", "guess"], "must be 'drop' or 'retry'"),
         (["--outbox", "sqlite:///o.db", "--drain-timeout", "-1"], "must be 0 to 300 seconds"),
         ([], "is missing: pass --outbox or set CONVERT_OUTBOX"),
@@ -100,10 +103,10 @@ def test_a_worker_that_cannot_work_says_so_at_once(
         (["outbox", "burn"], "invalid choice: 'burn'"),
         (["outbox", "purge"], "one of the arguments --dead --waiting is required"),
         (["outbox", "purge", "--dead", "--waiting"], "not allowed with"),
-        (["outbox", "dead", "--number", "0"], "is no number between 1 and 10000"),
-        (["outbox", "dead", "--number", "x"], "is no number between 1 and 10000"),
-        (["worker", "--report", "0"], "is no time between 0.1 and 86400 seconds"),
-        (["worker", "--report", "nan"], "is no time between 0.1 and 86400 seconds"),
+        (["outbox", "dead", "--number", "0"], "is not a number from 1 to 10000"),
+        (["outbox", "dead", "--number", "x"], "is not a number from 1 to 10000"),
+        (["worker", "--report", "0"], "is not a time from 0.1 to 86400 seconds"),
+        (["worker", "--report", "nan"], "is not a time from 0.1 to 86400 seconds"),
         (["worker", "--colour", "red"], "unrecognized arguments"),
     ],
 )
@@ -120,6 +123,9 @@ def test_a_variable_that_makes_no_sense_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CONVERT_OUTBOX", "sqlite:///o.db")
+    monkeypatch.setenv("CONVERT_SENDER", "curl")
+    assert main(["worker"]) == 2
+    assert "'httpx2', not 'curl'." in capsys.readouterr().err
     monkeypatch.setenv("CONVERT_DRAIN_TIMEOUT", "soon")
     assert main(["worker"]) == 2
     assert "CONVERT_DRAIN_TIMEOUT must be a number of seconds, not 'soon'." in capsys.readouterr().err

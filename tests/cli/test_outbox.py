@@ -35,6 +35,7 @@ def test_the_status_is_a_table_for_people_and_json_for_programs(tmp_path: Path) 
     facts = asked("outbox", "status", "--outbox", url(tmp_path))
 
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == url(tmp_path), "however long it is"
     rows = {
         cells[1].strip(): cells[2].strip()
         for row in done.stdout.splitlines()
@@ -78,7 +79,8 @@ def test_dead_letters_show_why_they_died_and_nothing_of_visitors_unless_asked(tm
     for shown in (table.stdout, str(facts)):
         for secret in ("secret-order", "1599.99", "example", "pw"):
             assert secret not in shown
-    assert SALE in command("outbox", "dead", "--show-text", **options).stdout
+    lines = command("outbox", "dead", "--show-text", **options).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["key", "1", SALE], "on a line of its own"
     assert asked("outbox", "dead", "--show-text", **options)["letters"][0]["text"] == SALE
 
 
@@ -87,7 +89,7 @@ def test_dead_letters_are_shown_page_by_page(tmp_path: Path) -> None:
     options = {"outbox": url(tmp_path)}
     first = command("outbox", "dead", "--number", "3", **options)
 
-    assert "3 of 7; go on with --after 3" in first.stdout
+    assert "3 of 7; continue with --after 3" in first.stdout
     second = asked("outbox", "dead", "--number", "3", "--after", "3", **options)
     assert [letter["key"] for letter in second["letters"]] == ["4", "5", "6"]
     assert "There are no further dead letters." in command("outbox", "dead", "--after", "7", **options).stdout
@@ -212,6 +214,37 @@ def test_purging_asks_first_and_nobody_means_no(what: str, given: str, deleted: 
     assert {"dead": status.dead, "waiting": status.waiting} == left
     assert (done.returncode, done.stdout) == ((0, f"2 {name} deleted.\n") if deleted else (1, ""))
     assert ("Nothing was deleted" in done.stderr) is not deleted
+    assert ("[y/N] \n" in done.stderr) is (given == ""), "whoever answers ends the line"
+
+
+@pytest.mark.parametrize("what", ["dead", "waiting"])
+def test_purging_does_not_ask_about_nothing(what: str, tmp_path: Path) -> None:
+    fill(tmp_path / "outbox.db", [])
+    done = command("outbox", "purge", f"--{what}", outbox=url(tmp_path))
+
+    name = {"dead": "dead letters", "waiting": "waiting hits"}[what]
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"0 {name} deleted.\n", "")
+
+
+def test_the_question_ends_with_ctrl_c_and_nothing_is_deleted(tmp_path: Path) -> None:
+    fill(tmp_path / "outbox.db", hits(range(1, 3)), dead="status 404")
+    with subprocess.Popen(
+        [sys.executable, "-m", "convert_middleware", "outbox", "purge", "--dead"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=environment(outbox=url(tmp_path)),
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            said = ""
+            while not said.endswith("[y/N] ") and (character := process.stderr.read(1)):
+                said += character
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+            assert process.stderr.read() == "\n"
+        finally:
+            process.kill()  # which does nothing to one that has ended
+
+    assert status_of(url(tmp_path)).dead == 2
 
 
 def test_purging_does_not_ask_who_says_yes_at_once(tmp_path: Path) -> None:

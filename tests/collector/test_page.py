@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,7 +82,49 @@ def test_the_page_is_never_wider_than_the_screen(page: Page, collector: Collecto
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_only_problems_says_so_where_there_are_none(page: Page, collector: Collector) -> None:
+@pytest.mark.parametrize("width", [1440, 1280, 1241, 1100, 1000])
+def test_all_numbers_of_five_goals_are_on_the_screen_of_a_laptop(
+    page: Page, collector: Collector, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for number in range(1, 201):
+        goals = tuple(range(1_004_131, 1_004_131 + 1 + number % 5))
+        bought = Transaction((goals[0],), f"o{number}", Decimal("199.99"), 2)
+        shown = (Exposure(1_004_110, 1_004_111 + number % 2, goals),)
+        hit = Hit(
+            customer_id=2, project_id=1, exposures=shown, new_exposures=1, goals=goals, new_goals=len(goals),
+            transaction=bought,
+        )  # fmt: skip
+        collector.take("/track/", wire.query(hit), HEADERS)
+    total(page, "Hits", "200")
+    assert page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") == 0
+
+
+def test_nothing_is_said_before_it_is_known(page: Page, address: str, collector: Collector) -> None:
+    collector.take("/track/", EXAMPLE, HEADERS)
+    page.route("**/api/events*", lambda route: None)  # never answered
+    page.goto(address)
+    page.wait_for_selector("#totals dd")
+    assert set(page.locator("#totals dd, #pace-now").all_inner_texts()) == {"\N{EN DASH}"}
+    assert page.is_hidden("#silence")
+
+
+def test_an_empty_stream_says_why(page: Page, collector: Collector) -> None:
+    page.wait_for_selector("#silence:visible:text-is('Nothing yet.')")
+    page.check("#problems")
+    page.wait_for_selector("#silence:visible:text-is('No problems.')")
+    page.click("#pause")
+    page.wait_for_selector("#silence:visible:text-is('Paused.')")
+    collector.take("/track/", EXAMPLE, HEADERS)
+    page.wait_for_selector("#pause:text-is('Resume (1)')")
+    assert page.inner_text("#silence") == "Paused."
+    page.uncheck("#problems")
+    page.click("#pause")
+    page.wait_for_selector("#stream li.hit:visible")
+    assert page.is_hidden("#silence")
+
+
+def test_problems_only_says_so_where_there_are_none(page: Page, collector: Collector) -> None:
     page.check("#problems")
     assert page.is_hidden("#calm")  # nothing came yet, and that is said
     collector.take("/track/", EXAMPLE, HEADERS)

@@ -51,8 +51,8 @@ def create_and_sum(database: Path) -> object:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--port", "65536"], "is no port"),
-        (["--port", "x"], "is no port"),
+        (["--port", "65536"], "is not a port"),
+        (["--port", "x"], "is not a port"),
         (["--colour", "red"], "unrecognized arguments"),
     ],
 )
@@ -79,7 +79,8 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, capsys: pytest.Capt
 def test_an_address_in_use_is_named(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     port = address.rpartition(":")[2]
     assert main(["--port", port]) == 2
-    assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.endswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use\n")
 
 
 def test_a_missing_uvicorn_is_named_with_the_way_to_get_it() -> None:

@@ -32,7 +32,7 @@ def main() -> int:
         if server.delivers is not None and server.name not in outcomes.passed
     ]
     if wrong:
-        print(f"The end of these servers is not as the page says: {'; '.join(wrong)}", file=sys.stderr)
+        print(f"These servers do not shut down as the page says: {'; '.join(wrong)}", file=sys.stderr)
     return int(code)
 
 

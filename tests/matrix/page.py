@@ -34,10 +34,9 @@ _FRAMEWORKS: Final = {  # example -> what people call it, and what is installed
 _END: Final = {True: "is delivered", None: "is delivered as a rule", False: "is lost"}
 _HEAD: Final = """# Compatibility
 
-What was run: in each framework the same small site
-([examples](../../examples/frameworks/__init__.py)), in each server a visit through it and a second one.
-Pages, cookies and what Convert was told are the same for every *yes*. This page is written by
-`python -m tests.matrix`; every pair is part of `make test`.
+What was run: the same small site in each framework ([examples](../../examples/frameworks/__init__.py)),
+and in each server two visits to it. For every *yes*, the pages, the cookies and what Convert was told are
+the same. This page is written by `python -m tests.matrix`; every pair is part of `make test`.
 """
 
 
@@ -63,24 +62,26 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
             ("", *[_FRAMEWORKS[name][0] for name in frameworks]),
             [(server.name, *[_cell(server, name, passed) for name in frameworks]) for server in servers],
         )
-    yield "What cannot be:\n"
+    yield "What cannot work:\n"
     for name, reason in NOT_TRIO.items():
         yield f"- {_FRAMEWORKS[name][0]} in hypercorn with trio: {reason}."
     yield "\n## Streams and sockets\n"
-    yield "Server-sent events, files by `pathsend` (granian) and `sendfile` (gunicorn), and WebSockets work"
-    yield "in every server that has them. The cookie rides on the response that accepts a WebSocket. These"
-    yield "servers send no header of an application there; a visitor is only known by an earlier page:\n"
+    yield "Server-sent events, files sent with `pathsend` (granian) and `sendfile` (gunicorn), and WebSockets"
+    yield "work in every server that supports them. The cookie is set by the response that accepts a"
+    yield "WebSocket. These servers send none of the application's headers there, so that a visitor is known"
+    yield "only from an earlier page:\n"
     for server in SERVERS:
         if not server.accepts_with_headers:
             yield f"- {server.name}"
-    yield "\n## The end\n"
-    yield "What waits in memory when the server gets `SIGTERM`. In a file or in Redis nothing is lost."
-    yield "[What to do](../how-to/frameworks/the-end-of-a-wsgi-server.md) where it is.\n"
+    yield "\n## Shutdown\n"
+    yield "What happens to hits that wait in memory when the server gets `SIGTERM`. In a file or in Redis"
+    yield "none are lost. Where they are lost, there is"
+    yield "[something to do about it](../how-to/frameworks/when-a-wsgi-server-shuts-down.md).\n"
     yield from _table(
         ("server", "what waits"),
         [(server.name, _END[server.delivers]) for server in SERVERS],
     )
-    yield "uWSGI needs `--enable-threads`, and `--die-on-term` to end at all when it gets `SIGTERM`.\n"
+    yield "uWSGI needs `--enable-threads`, and `--die-on-term` to shut down at all when it gets `SIGTERM`.\n"
 
 
 def _cell(server: Server, name: str, passed: Callable[[Server, str], bool]) -> str:

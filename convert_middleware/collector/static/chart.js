@@ -32,8 +32,11 @@ export function drawRates(svg, rows, width) {
   for (let tick = 0; tick <= end + step / 1000; tick += step) {
     const last = tick + step > end + step / 1000;
     parts.push(
-      drawing("line", { class: "grid", x1: x(tick), x2: x(tick), y1: TOP, y2: floor }),
-      drawing("text", 
+      ...rows.map((_, index) => {
+        const y = whiskerOf(index);
+        return drawing("line", { class: "grid", x1: x(tick), x2: x(tick), y1: y - 9, y2: y + 11 });
+      }),
+      drawing("text",
         { class: "tick", x: last ? width - 4 : x(tick), y: floor + 18, "text-anchor": last ? "end" : "middle" },
         percent(tick, step < 0.01 ? (step < 0.001 ? 2 : 1) : 0)),
     );
@@ -51,8 +54,11 @@ export function drawRates(svg, rows, width) {
   svg.setAttribute("aria-label", rows.map(inWords).join("; "));
 }
 
+/** The height of a whisker; the label stands above it, where no line of the grid runs. */
+const whiskerOf = (index) => TOP + index * ROW + 29;
+
 function rateRow(row, index, x, width) {
-  const y = TOP + index * ROW + 29;
+  const y = whiskerOf(index);
   const name = drawing("text", { class: "name", x: SIDE, y: y - 13 }, row.label);
   if (!row.interval) {
     return [name, drawing("text", { class: "tick", x: SIDE, y: y + 4 }, "no visitors to compare with")];

@@ -74,7 +74,7 @@ function inWords(fault) {
   const words = {
     answer: fault.status === null ? "Answers" : `Answers ${fault.status}`,
     reset: "Resets the connection", refuse: "Refuses", stall: "Never answers", garbage: "Answers garbage",
-    bot: "Answers “BOT”", captive: "Plays captive portal",
+    bot: "Answers “BOT”", captive: "Plays a captive portal",
   }[fault.mode];
   return [
     words,

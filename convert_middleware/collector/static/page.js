@@ -3,7 +3,7 @@
 import { byId, request, say, whole } from "./dom.js";
 import { showFaults } from "./faults.js";
 import { showPace, showSummary } from "./report.js";
-import { forget, receive } from "./stream.js";
+import { forget, hush, receive } from "./stream.js";
 
 const state = byId("state");
 let requests = 0;
@@ -32,6 +32,7 @@ function refresh() {
   requests = summary.totals.requests + summary.totals.malformed + summary.totals.bots;
   showSummary(summary);
   showFaults(summary.faults);
+  hush();
 }
 
 function tell(name, text) {

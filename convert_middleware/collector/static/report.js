@@ -19,7 +19,7 @@ const figures = new Map();
 let pace = { until: 0, counts: [], at: 0 };
 
 for (const [key, label] of TOTALS) {
-  const value = element("dd", {}, "0");
+  const value = element("dd", {}, "–");
   figures.set(key, value);
   byId("totals").append(element("div", {}, element("dt", {}, label), value));
 }
@@ -97,7 +97,7 @@ class Card {
     this.goals = sortedIds(data.variations[this.variations[0]].goals);
     say(this.title, data.name ?? `Experiment ${this.id}`);
     say(this.sub, `${data.name === null ? "" : `Experiment ${this.id} · `}${whole(data.visitors)} visitor${data.visitors === 1 ? "" : "s"} · ${this.variations.length} variation${this.variations.length === 1 ? "" : "s"}`);
-    say(this.legend, `line: 95 % interval${this.variations.length > 1 ? " · shade: that of the first variation" : ""}`);
+    say(this.legend, `line: 95 % interval${this.variations.length > 1 ? " · shaded: the first variation’s" : ""}`);
     this.fill();
     this.offerGoals();
     this.draw();

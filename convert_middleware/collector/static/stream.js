@@ -6,6 +6,8 @@ const MOST = 200;
 const EVERY = 200; // ms between two changes of the list
 const list = byId("stream");
 const pause = byId("pause");
+const problems = byId("problems");
+const silence = byId("silence");
 let waiting = [];
 let paused = false;
 let timer = 0;
@@ -19,14 +21,20 @@ export function receive(record) {
   waiting.push(record);
   if (waiting.length > MOST) waiting = waiting.slice(-MOST);
   if (paused) say(pause, `Resume (${waiting.length === MOST ? `${MOST}+` : whole(waiting.length)})`);
-  else timer ||= setTimeout(show, EVERY);
+  else timer ||= setTimeout(show, first ? 0 : EVERY);
 }
 
 export function forget() {
   waiting = [];
   first = true;
   list.replaceChildren();
-  byId("silence").hidden = false;
+  silence.hidden = true; // until the numbers that follow say that there is nothing
+}
+
+/** Says why there is no line; called once it is known that there is none. */
+export function hush() {
+  say(silence, paused ? "Paused." : problems.checked ? "No problems." : "Nothing yet.");
+  silence.hidden = list.children.length > 0 || (waiting.length > 0 && !paused);
 }
 
 function show() {
@@ -39,7 +47,7 @@ function show() {
   first = false;
   list.prepend(...batch);
   while (list.children.length > MOST) list.lastElementChild.remove();
-  byId("silence").hidden = true;
+  silence.hidden = true;
 }
 
 function line(record) {
@@ -87,9 +95,11 @@ pause.addEventListener("click", () => {
   paused = !paused;
   pause.setAttribute("aria-pressed", String(paused));
   say(pause, paused ? "Resume" : "Pause");
+  hush();
   show();
 });
 
-byId("problems").addEventListener("change", (event) => {
-  list.classList.toggle("only-problems", event.target.checked);
+problems.addEventListener("change", () => {
+  list.classList.toggle("only-problems", problems.checked);
+  hush();
 });
