@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from convert_middleware import ConvertMiddleware, OutsideRequestError, Recorder, SettingsError, current
+from convert_middleware import (
+    ConvertMiddleware,
+    OutsideRequestError,
+    Recorder,
+    Settings,
+    SettingsError,
+    Tracker,
+    current,
+)
 from convert_middleware.model import Exposure
 
 from .conftest import Convert, warnings_of
@@ -285,6 +293,37 @@ def test_an_exposure_recorded_after_its_response_was_withheld_never_counts(conve
     kept[0].goal(331)
 
     assert [(hit.exposures, hit.goals) for hit in convert.hits()] == [((), (331,))]
+
+
+def test_a_goal_recorded_in_a_thread_while_the_last_of_the_body_leaves_is_never_lost(
+    convert: Convert,
+) -> None:
+    within, go_on = threading.Event(), threading.Event()
+
+    class Clock:
+        def __call__(self) -> float:
+            if threading.current_thread() is recording:
+                within.set()
+                go_on.wait(5)  # the thread is in the midst of recording
+            return 1_750_000_000.0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        current().experiment(11, 12)
+        recorders.append(current())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        recording.start()
+        within.wait(5)
+        await send({"type": "http.response.body", "body": b"x"})
+        go_on.set()
+        recording.join()
+
+    recorders: list[Recorder] = []
+    recording = threading.Thread(target=lambda: recorders[0].goal(331))
+    tracker = Tracker(Settings(**convert.options()), clock=Clock())
+    convert.trackers.append(tracker)
+    ask(ConvertMiddleware(app, tracker=tracker))
+
+    assert sum(hit.new_goals for hit in convert.hits()) == 1
 
 
 def test_records_of_a_thread_that_races_with_the_end_of_the_request_are_never_lost(convert: Convert) -> None:

@@ -354,3 +354,14 @@ def test_what_convert_s_own_script_counted_is_not_new(both: Both) -> None:
     assert answer.got == [(12, False, True)]
     (hit,) = both.hits()
     assert (hit.new_exposures, hit.new_goals) == (0, 0)
+
+
+def test_what_a_crowded_cookie_let_go_is_still_known_for_a_while(both: Both) -> None:
+    def crowd(convert: Recorder) -> None:
+        for number in range(250):
+            convert.experiment(10**9 + number, 1)
+
+    crowded = both.ask(Page(crowd))
+    assert len(crowded.cookies) == 1
+
+    assert both.ask(Page(lambda convert: convert.experiment(10**9, 2)), cookie="; ".join).got == [1]

@@ -142,3 +142,13 @@ def test_what_was_kept_once_is_kept_again(experiments: int, goals: int) -> None:
     first, _ = codec.write(a_history(experiments, goals))
     kept, _ = codec.read(first, NOW)
     assert codec.write(kept) == (first, None)
+
+
+@pytest.mark.parametrize("now", [2**32 - 10, 2**32 + 10, -1000])
+def test_the_budget_holds_in_any_year_also_for_a_life_that_starts_anew(now: int) -> None:
+    visitor = a_history(300, 300)._replace(issued_at=now)
+    for renewed_at in (now, now + 100, 2**32 + 100):
+        text, evicted = codec.write(visitor, renewed_at)
+        assert evicted is not None
+        assert len(text) <= BUDGET
+        assert codec.read(text, renewed_at)[0].experiments == visitor.experiments[evicted.experiments :]
