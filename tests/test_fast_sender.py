@@ -341,6 +341,32 @@ LEAVE = """
 """
 
 
+THREADS = """
+    import asyncio, sys, threading
+
+    def first():  # imports what the others use, and ends
+        from convert_middleware.delivery.senders.choose import make_sender
+        makers.append(make_sender("pyreqwest", sys.argv[1]))
+
+    async def send():
+        sender = makers[0]()
+        await sender.open()
+        results.append((await sender.send("c=2")).result)
+        await sender.close()
+
+    makers, results = [], []
+    for target in (first, *[lambda: asyncio.run(send())] * 10):
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    print(*results)
+"""
+
+
+def test_pyreqwest_may_first_be_asked_for_in_a_thread_that_ends(tracking_server: TrackingServer) -> None:
+    assert run(THREADS, tracking_server.endpoint) == (" ".join(["delivered"] * 10), "", 0)
+
+
 @pytest.mark.parametrize("name", ["auto", "pyreqwest"])
 def test_a_forked_child_sends_and_its_parent_goes_on(name: str, tracking_server: TrackingServer) -> None:
     said, errors, code = run(SENDING + FORK, name, tracking_server.endpoint)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from convert_middleware.delivery.policy import Outcome, Result
 from convert_middleware.delivery.senders import BODY_READ, BODY_TIMEOUT, outcome_of_answer
@@ -20,6 +20,9 @@ except ModuleNotFoundError as error:
     raise SettingsError(
         "sender", "needs httptools, which is not installed; run: pip install convert-middleware[fast]"
     ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KEEP_ALIVE: Final = 30.0  # seconds an idle connection is kept
 HEAD_READ: Final = 64 * 1024  # bytes of an answer that may precede the end of its headers
@@ -86,27 +89,28 @@ class Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Close in good order; to be called between two requests."""
-        self.usable = False
-        self._transport.close()
+        self._end(self._transport.close)
 
-    def abort(self) -> None:
-        """Close at once; what is under way is settled."""
-        self._settle("aborted")
-
-    def _settle(self, reason: str) -> None:
-        """Say what became of the request under way; the connection goes on after a complete answer only.
+    def abort(self, reason: str = "aborted") -> None:
+        """Close at once.
 
         Args:
-            reason: What happened if there was no answer.
+            reason: What becomes of the request under way if it was not answered.
+        """
+        self._end(self._transport.abort)
+        self._settle(reason)
+
+    def _end(self, close: Callable[[], None]) -> None:
+        self.usable = False
+        self._loop.call_soon(close)  # asyncio's encrypted transport cannot be closed while it calls us
+
+    def _settle(self, reason: str) -> None:
+        """Say what became of the request under way.
+
+        Args:
+            reason: What happened if it was not answered.
         """
         answer, self._answer = self._answer, None
-        if self._kept and answer is not None:
-            self._expect(self._loop.time() + KEEP_ALIVE)
-        elif self._ended and answer is not None:
-            self.leave()
-        else:
-            self.usable = False
-            self._transport.abort()
         if answer is None or answer.done():  # nobody waits, or no longer
             return
         if self._status:
@@ -130,7 +134,7 @@ class Connection(asyncio.Protocol):
         elif self._answer is None:
             self.leave()
         else:
-            self._settle("timeout")
+            self.abort("timeout")
 
     # --- called by the transport ----------------------------------------------------------------------
 
@@ -158,32 +162,39 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""
-        if self._answer is None:
-            self.abort()  # nothing was asked
+        if self._answer is None:  # nothing was asked
+            if self.usable:
+                self.abort()
             return
         broken = ""
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             broken, self._kept = type(error).__name__, False
-        if self._ended or broken:
-            self._settle(broken)
+        if self._kept:
+            self._expect(self._loop.time() + KEEP_ALIVE)
+            self._settle("")
+        elif self._ended:
+            self.leave()
+            self._settle("")
+        elif broken or len(self._body) >= BODY_READ:
+            self.abort(broken)
         elif not self._status:
             self._head += len(data)
             if self._head > HEAD_READ:
-                self._settle("headers too long")
-        elif len(self._body) >= BODY_READ:
-            self._settle("")
+                self.abort("headers too long")
         elif self._head >= 0:
             self._head = -1  # from here on it is the body that is waited for
             self._expect(min(self._deadline, self._loop.time() + BODY_TIMEOUT))
 
     def eof_received(self) -> None:
-        """See :class:`asyncio.Protocol`."""
+        """See :class:`asyncio.Protocol`; the transport closes itself now."""
+        self.usable = False
         self._settle("connection closed")
 
     def connection_lost(self, error: Exception | None) -> None:
         """See :class:`asyncio.Protocol`."""
+        self.usable = False
         self._settle("connection closed" if error is None else type(error).__name__)
         self._alarm.cancel()
         self._opened.discard(self)
@@ -199,7 +210,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Look for the only header of interest."""
-        if len(name) == 11 and self._retry is None and name.lower() == b"retry-after":
+        if len(name) == 11 and not self._status and self._retry is None and name.lower() == b"retry-after":
             self._retry = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

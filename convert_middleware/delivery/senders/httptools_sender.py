@@ -91,8 +91,8 @@ class HttptoolsSender:
         server = self._places.of(text)
         if server is None:
             return NO_PROJECT
-        if not (text.isascii() and text.isprintable()) or " " in text:
-            return Outcome(Result.REJECTED, "no query string")  # nor a part of any request
+        if not text.isascii() or text.split() != [text]:  # white space would end the line it stands in
+            return Outcome(Result.REJECTED, "no query string")
         if server.proxied:
             return await self._send_proxied(text)
         deadline = self._loop.time() + TOTAL_TIMEOUT
@@ -129,7 +129,7 @@ class HttptoolsSender:
         for connection in tuple(self._opened):
             connection.abort()
         if ending := [*self._opening, *[connection.gone for connection in self._opened]]:
-            await asyncio.wait(ending)
+            await asyncio.wait(ending, timeout=_PARTING)
         if self._proxied is not None:
             await self._proxied.close()
 
