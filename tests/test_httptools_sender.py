@@ -341,6 +341,17 @@ def test_a_request_of_which_no_byte_left_is_known_to_be_unsent(
     assert asyncio.run(story()).result is result
 
 
+def test_a_server_that_closes_after_each_answer_gets_few_requests_to_close_upon(
+    tracking_server: TrackingServer,
+) -> None:
+    tracking_server.default = answer_and_close(announced=False)
+
+    outcomes = send(tracking_server.endpoint, *[f"n={number}" for number in range(50)])
+
+    assert [outcome.result for outcome in outcomes].count(Result.DELIVERED) >= 48
+    assert len(set(tracking_server.targets)) == len(tracking_server.requests)
+
+
 def test_a_cancelled_request_closes_its_connection(tracking_server: TrackingServer) -> None:
     tracking_server.script(stall())
 

@@ -36,9 +36,11 @@ class Connection(asyncio.Protocol):
         loop: The loop it lives in.
         address: Host and port of the server.
         opened: Holds the connection from when it is open until it is closed.
+        deserted: Called when the server closes it without having said so before.
 
     Attributes:
         usable: Whether it may be asked.
+        answers: How many left it to the next request.
         gone: Done when it is closed.
     """
 
@@ -46,13 +48,19 @@ class Connection(asyncio.Protocol):
     _alarm: asyncio.TimerHandle
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, address: tuple[str, int], opened: set[Connection]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: tuple[str, int],
+        opened: set[Connection],
+        deserted: Callable[[Connection], None],
     ) -> None:
         self.address = address
         self.usable = False
+        self.answers = 0
         self.gone: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._opened = opened
+        self._deserted = deserted
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[Outcome] | None = None  # of the request under way
         self._length = 0  # bytes of the request
@@ -172,6 +180,7 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             broken, self._kept = type(error).__name__, False
         if self._kept:
+            self.answers += 1
             self._expect(self._loop.time() + KEEP_ALIVE)
             self._settle("")
         elif self._ended:
@@ -189,17 +198,21 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`; the transport closes itself now."""
-        self.usable = False
-        self._settle("connection closed")
+        self._closed_by_server("connection closed")
 
     def connection_lost(self, error: Exception | None) -> None:
         """See :class:`asyncio.Protocol`."""
-        self.usable = False
-        self._settle("connection closed" if error is None else type(error).__name__)
+        self._closed_by_server("connection closed" if error is None else type(error).__name__)
         self._alarm.cancel()
         self._opened.discard(self)
         del self._parser  # which refers to this object
         self.gone.set_result(None)
+
+    def _closed_by_server(self, reason: str) -> None:
+        if self.usable:
+            self.usable = False
+            self._deserted(self)
+        self._settle(reason)
 
     # --- called by the parser -------------------------------------------------------------------------
 

@@ -24,11 +24,12 @@ from convert_middleware.delivery.senders import (
 from convert_middleware.delivery.senders.certificates import certifi_certificates, named_certificates
 from convert_middleware.delivery.senders.connection import Connection
 from convert_middleware.delivery.senders.httpx_sender import HttpxSender
-from convert_middleware.delivery.senders.places import PLACEHOLDER, Places, filled
+from convert_middleware.delivery.senders.places import MOST, PLACEHOLDER, Places, filled
 from convert_middleware.errors import SettingsError
 
 _MOST_IDLE: Final = 32  # connections kept, those to the servers of all projects together
 _NEXT_ADDRESS: Final = 0.25  # seconds after which a name's next address is tried too (RFC 8305)
+_WARY: Final = 10.0  # seconds in which no connection is kept to a server that closes them unannounced
 _PARTING: Final = 0.25  # seconds that servers get to say goodbye to encrypted connections
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -64,6 +65,7 @@ class HttptoolsSender:
         self._tls: ssl.SSLContext | None = None
         self._opened: set[Connection] = set()
         self._idle: list[Connection] = []  # the one used last is the last
+        self._wary: dict[tuple[str, int], float] = {}  # until when, on the loop's clock
         self._opening: set[asyncio.Task[None]] = set()
         self._warming: asyncio.Task[None] | None = None
         self._proxied: HttpxSender | None = None
@@ -112,7 +114,10 @@ class HttptoolsSender:
             connection.abort()
             raise
         if connection.usable and self._loop is not None:
-            self._keep(connection)
+            if self._wary and self._wary.get(server.address, 0.0) > self._loop.time():
+                connection.leave()
+            else:
+                self._keep(connection)
         return outcome
 
     async def close(self) -> None:
@@ -168,6 +173,13 @@ class HttptoolsSender:
             self._idle.pop(0).leave()
         self._idle.append(connection)
 
+    def _note_deserted(self, connection: Connection) -> None:
+        """Be wary of a server that closes after one answer: the next request may be on its way by then."""
+        if connection.answers == 1 and self._loop is not None:
+            if len(self._wary) >= MOST:
+                self._wary.clear()
+            self._wary[connection.address] = self._loop.time() + _WARY
+
     async def _connection(self, server: _Server) -> Connection:
         """Return a connection that was just opened, if possible the one being opened since the start."""
         if self._warming is not None and not self._warming.done():
@@ -204,7 +216,7 @@ class HttptoolsSender:
             }
         async with asyncio.timeout(CONNECT_TIMEOUT):
             _, connection = await loop.create_connection(
-                partial(Connection, loop, server.address, self._opened),
+                partial(Connection, loop, server.address, self._opened, self._note_deserted),
                 host,
                 port,
                 happy_eyeballs_delay=_NEXT_ADDRESS,
