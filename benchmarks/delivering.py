@@ -10,10 +10,11 @@ from benchmarks.figures import Line, compare
 from benchmarks.senders import SENDERS
 
 _LINES: Final = (
-    ("our pyreqwest", "a raw socket", 4.0),
+    ("our httptools", "a raw socket", 4.0),
     ("our httpx", "httpx.AsyncClient", 0.4),
     ("our httpx2", "httpx.AsyncClient", 0.4),
     ("our httpx2", "httpx2.AsyncClient", None),
+    ("our pyreqwest", "a raw socket", None),
     ("our httpx", "a raw socket", None),
     ("our httpx2", "a raw socket", None),
 )

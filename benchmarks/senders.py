@@ -87,6 +87,7 @@ def plain_socket(port: int) -> Send:
 
 
 SENDERS: Final[dict[str, Callable[[int], Send]]] = {
+    "our httptools": partial(ours, "httptools"),
     "our pyreqwest": partial(ours, "pyreqwest"),
     "our httpx": partial(ours, "httpx"),
     "our httpx2": partial(ours, "httpx2"),

@@ -47,7 +47,7 @@ def serving(*, quick: bool) -> list[Line]:
         if name == "bare":
             continue
         whose = name if name.startswith("by hand") else f"sender {name}"
-        least, most = (0.4, 2.0) if name == "pyreqwest" else (None, None)
+        least, most = (0.4, 2.0) if name == "httptools" else (None, None)
         told, meanwhile = (
             f"{whose}: tracked and delivered, vs bare",
             f"{whose}: pages served meanwhile, vs bare",

@@ -99,7 +99,7 @@ def _with_session(task: BackgroundTask) -> Starlette:
 
 SITES: Final[dict[str, Callable[[str], Starlette]]] = {
     "bare": bare,
-    "pyreqwest": lambda endpoint: tracked(endpoint, "pyreqwest"),
+    "httptools": lambda endpoint: tracked(endpoint, "httptools"),
     "httpx": lambda endpoint: tracked(endpoint, "httpx"),
     "httpx2": lambda endpoint: tracked(endpoint, "httpx2"),
     "by hand": by_hand,

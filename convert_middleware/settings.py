@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "CONVERT_"
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
-_SENDERS: Final = ("auto", "pyreqwest", "httpx", "httpx2")
+_SENDERS: Final = ("auto", "httptools", "pyreqwest", "httpx", "httpx2")
 _DURABLE: Final = ("sqlite:", "redis:", "rediss:", "unix:")
 _MAX_DRAIN: Final = 300.0  # seconds
 _WORDS: Final = {"1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
@@ -73,8 +73,8 @@ class Settings:
         cookie: Attributes of the visitor cookie.
         outbox: Where hits wait: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with
             ``?max_hits=`` and ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox object.
-        sender: ``"auto"``: the fastest that is installed; ``"pyreqwest"``, ``"httpx"`` or ``"httpx2"``; or a
-            function that returns an ``AsyncClient``.
+        sender: ``"auto"``: the fastest that is installed; ``"httptools"``, ``"pyreqwest"``, ``"httpx"`` or
+            ``"httpx2"``; or a function that returns an ``AsyncClient``.
         deliver: Whether this process sends; otherwise it only fills the outbox, which must outlive it, and
             ``convert-middleware worker`` sends.
         on_ambiguous: ``"drop"`` or ``"retry"`` hits of which nobody knows whether they arrived.

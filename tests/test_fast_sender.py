@@ -1,4 +1,4 @@
-"""What the fast sender takes from its environment, and what it must not do to the process it runs in."""
+"""What the fast senders take from their environment, and what they must not do to the process they run in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 
 from convert_middleware.delivery import ClientSender, HttpxSender
 from convert_middleware.delivery.policy import Outcome, Result
-from convert_middleware.delivery.senders.choose import FastSender, make_sender
+from convert_middleware.delivery.senders.choose import UnforkedSender, make_sender
+from convert_middleware.delivery.senders.httptools_sender import HttptoolsSender
 from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
 from convert_middleware.errors import SettingsError
 from tests.servers import Authority, ForwardProxy, TrackingServer, answer_and_close, refused_port
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from convert_middleware.delivery import Sender
 
 FAR = "https://convert.example/track/"
+Fast = type[HttptoolsSender] | type[PyreqwestSender]
+every_fast_sender = pytest.mark.parametrize("fast", [HttptoolsSender, PyreqwestSender])
 
 
 @pytest.fixture(autouse=True)
@@ -48,32 +51,35 @@ def send(sender: Sender, *texts: str) -> list[Outcome]:
     return asyncio.run(story())
 
 
-def result(endpoint: str) -> Result:
-    return send(PyreqwestSender(endpoint))[0].result
+def result(fast: Fast, endpoint: str) -> Result:
+    return send(fast(endpoint))[0].result
 
 
 # --- the wire ---------------------------------------------------------------------------------------------
 
 
+@every_fast_sender
 def test_a_query_arrives_byte_for_byte_and_no_log_knows_it(
-    tracking_server: TrackingServer, caplog: pytest.LogCaptureFixture
+    fast: Fast, tracking_server: TrackingServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     text = "c=2&p=1&t=35%7Cab-1_2.3~%27%22%20%E2%82%AC%2F%7C1599.99%7C10&e=a,b"
 
-    send(PyreqwestSender(tracking_server.endpoint), text)
+    send(fast(tracking_server.endpoint), text)
 
     assert tracking_server.targets == [f"/track/?{text}"]
     assert "1599.99" not in caplog.text
 
 
+@every_fast_sender
 def test_no_request_is_repeated_when_the_server_closes_the_connection_in_the_same_moment(
+    fast: Fast,
     tracking_server: TrackingServer,
 ) -> None:
     tracking_server.default = answer_and_close(announced=False)
     texts = [f"n={number}" for number in range(150)]
 
-    outcomes = send(PyreqwestSender(tracking_server.endpoint), *texts)
+    outcomes = send(fast(tracking_server.endpoint), *texts)
 
     seen = tracking_server.targets
     assert len(set(seen)) == len(seen)
@@ -82,13 +88,15 @@ def test_no_request_is_repeated_when_the_server_closes_the_connection_in_the_sam
         assert outcome.result is Result.AMBIGUOUS or f"/track/?{text}" in seen
 
 
-def test_a_handshake_that_is_never_answered_sent_nothing() -> None:
+@every_fast_sender
+def test_a_handshake_that_is_never_answered_sent_nothing(fast: Fast) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert result(f"https://127.0.0.1:{silent.getsockname()[1]}/track/") is Result.NOT_SENT
+        assert result(fast, f"https://127.0.0.1:{silent.getsockname()[1]}/track/") is Result.NOT_SENT
 
 
-def test_a_sender_that_is_not_open_sends_nothing() -> None:
-    outcome = asyncio.run(PyreqwestSender(FAR).send("c=2"))
+@every_fast_sender
+def test_a_sender_that_is_not_open_sends_nothing(fast: Fast) -> None:
+    outcome = asyncio.run(fast(FAR).send("c=2"))
 
     assert outcome.result is Result.NOT_SENT
 
@@ -96,8 +104,9 @@ def test_a_sender_that_is_not_open_sends_nothing() -> None:
 # --- the environment --------------------------------------------------------------------------------------
 
 
+@every_fast_sender
 def test_https_goes_through_the_proxy_of_the_environment(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
+    fast: Fast, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     with (
@@ -106,64 +115,76 @@ def test_https_goes_through_the_proxy_of_the_environment(
     ):
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:secret@"))
 
-        assert result(FAR) is Result.DELIVERED
+        assert result(fast, FAR) is Result.DELIVERED
         assert [(seen.method, seen.target) for seen in proxy.requests] == [("CONNECT", "convert.example:443")]
         assert proxy.requests[0].all("Proxy-Authorization") == ["Basic bWU6c2VjcmV0"]
         assert server.targets == ["/track/?c=2&p=1"]
         assert server.requests[0].all("Proxy-Authorization") == []
 
 
+@every_fast_sender
 @pytest.mark.parametrize(
     ("name", "spelling"), [("HTTP_PROXY", "http://127.0.0.1:{}"), ("ALL_PROXY", "127.0.0.1:{}")]
 )
 def test_plain_requests_go_through_the_proxy_with_the_user_agent_unchanged(
-    name: str, spelling: str, tracking_server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+    fast: Fast, name: str, spelling: str, tracking_server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ForwardProxy(tracking_server.port) as proxy:
         monkeypatch.setenv(name, spelling.format(proxy.port))
 
-        assert result("http://convert.example/track/") is Result.DELIVERED
+        assert result(fast, "http://convert.example/track/") is Result.DELIVERED
     assert len(proxy.requests) == 1
     (seen,) = tracking_server.requests
     assert seen.all("User-Agent")[0].startswith("ConvertAgent/")
 
 
-def test_no_proxy_is_honoured(tracking_server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_fast_sender
+def test_no_proxy_is_honoured(
+    fast: Fast, tracking_server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ForwardProxy(tracking_server.port) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
-        assert result(tracking_server.endpoint) is Result.DELIVERED
+        assert result(fast, tracking_server.endpoint) is Result.DELIVERED
     assert proxy.connections == 0
 
 
+@every_fast_sender
 @pytest.mark.parametrize("refuse", [403, 407, 502])
-def test_a_tunnel_that_the_proxy_refuses_sent_nothing(refuse: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tunnel_that_the_proxy_refuses_sent_nothing(
+    fast: Fast, refuse: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with refused_port() as closed, ForwardProxy(closed, refuse=refuse) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
 
-        assert result(FAR) is Result.NOT_SENT
+        assert result(fast, FAR) is Result.NOT_SENT
         assert [seen.method for seen in proxy.requests] == ["CONNECT"]
 
 
-def test_a_proxy_that_cannot_be_reached_was_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_fast_sender
+def test_a_proxy_that_cannot_be_reached_was_sent_nothing(fast: Fast, monkeypatch: pytest.MonkeyPatch) -> None:
     with refused_port() as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
 
-        assert result(FAR) is Result.NOT_SENT
+        assert result(fast, FAR) is Result.NOT_SENT
 
 
+@every_fast_sender
 @pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://[::1", "http://"])
-def test_a_proxy_that_cannot_be_used_gets_a_clear_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_cannot_be_used_gets_a_clear_error(
+    fast: Fast, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
 
     with pytest.raises(SettingsError, match=r"proxy that the environment names"):
-        result(FAR)
+        result(fast, FAR)
 
 
+@every_fast_sender
 @pytest.mark.parametrize("way", ["the last of a bundle", "a folder"])
 def test_certificates_of_a_bundle_or_a_folder_are_trusted(
-    way: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fast: Fast, way: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificates = tmp_path / "certificates"
     certificates.mkdir()
@@ -177,27 +198,29 @@ def test_certificates_of_a_bundle_or_a_folder_are_trusted(
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
 
     with TrackingServer(tls=authority.server()) as server:
-        assert result(server.endpoint) is Result.DELIVERED
+        assert result(fast, server.endpoint) is Result.DELIVERED
 
 
+@every_fast_sender
 def test_the_certificates_that_httpx_brings_are_trusted_too(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
+    fast: Fast, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     monkeypatch.setattr(certifi, "where", lambda: str(authority.file))
 
     with TrackingServer(tls=authority.server()) as server:
-        assert result(server.endpoint) is Result.DELIVERED
+        assert result(fast, server.endpoint) is Result.DELIVERED
 
 
+@every_fast_sender
 def test_certificates_that_cannot_be_read_get_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fast: Fast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
 
     with pytest.raises(SettingsError, match="SSL_CERT_FILE"):
-        result(FAR)
+        result(fast, FAR)
 
 
 # --- the choice -------------------------------------------------------------------------------------------
@@ -206,13 +229,14 @@ def test_certificates_that_cannot_be_read_get_a_clear_error(
 @pytest.mark.parametrize(
     ("sender", "kind"),
     [
-        ("auto", FastSender),
-        ("pyreqwest", FastSender),
+        ("auto", HttptoolsSender),
+        ("httptools", HttptoolsSender),
+        ("pyreqwest", UnforkedSender),
         ("httpx", HttpxSender),
         ("httpx2", HttpxSender),
         (httpx.AsyncClient, ClientSender),
     ],
-    ids=["auto", "pyreqwest", "httpx", "httpx2", "a factory"],
+    ids=["auto", "httptools", "pyreqwest", "httpx", "httpx2", "a factory"],
 )
 def test_the_sender_that_is_named_is_made_and_sends(
     sender: str | Callable[[], object], kind: type, tracking_server: TrackingServer
@@ -228,7 +252,7 @@ def test_the_sender_that_is_named_is_made_and_sends(
 
 @pytest.mark.parametrize("name", ["requests", "", "HTTPX"])
 def test_a_sender_of_another_name_gets_a_clear_error(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"'auto', 'pyreqwest', 'httpx', 'httpx2'"):
+    with pytest.raises(SettingsError, match=r"'auto', 'httptools', 'pyreqwest', 'httpx', 'httpx2'"):
         make_sender(name, FAR)
 
 
@@ -250,7 +274,7 @@ WITHOUT = """
 
     class Blocker:
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] == "pyreqwest":
+            if name.partition(".")[0] in ("httptools", "pyreqwest"):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Blocker())
@@ -269,12 +293,13 @@ WITHOUT = """
     [
         ("auto", "HttpxSender"),
         (
-            "pyreqwest",
-            "sender needs pyreqwest, which is not installed; run: pip install convert-middleware[fast].",
+            "httptools",
+            "sender needs httptools, which is not installed; run: pip install convert-middleware[fast].",
         ),
+        ("pyreqwest", "sender needs pyreqwest, which is not installed; run: pip install pyreqwest."),
     ],
 )
-def test_without_pyreqwest_the_other_is_taken_unless_it_was_asked_for(name: str, said: str) -> None:
+def test_without_the_fast_ones_httpx_is_taken_unless_it_was_asked_for(name: str, said: str) -> None:
     assert run(WITHOUT, name) == (said, "", 0)
 
 
@@ -291,19 +316,20 @@ SENDING = """
         return sender
 """
 FORK = """
-    kept = asyncio.run(main("parent=1"))  # its connection is open while the process forks
-    child = os.fork()
-    if child == 0:
-        async def again():
-            await (await main("child=1")).close()
+    async def once(text):
+        await (await main(text)).close()
 
-        kept = None
-        asyncio.run(again())
-        sys.exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print("child ended with", code)
-    asyncio.run(kept.send("parent=2"))
-    asyncio.run(kept.close())
+    with asyncio.Runner() as runner:
+        kept = runner.run(main("parent=1"))  # its connection is open while the process forks
+        child = os.fork()
+        if child == 0:
+            asyncio.run(once("child=1"))
+            sys.stdout.flush()
+            os._exit(0)  # the runner is the parent's to close
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print("child ended with", code)
+        runner.run(kept.send("parent=2"))
+        runner.run(kept.close())
 """
 LEAVE = """
     sys.setswitchinterval(1)  # whoever wants the interpreter waits that long, or until it is let go
@@ -313,6 +339,32 @@ LEAVE = """
 
     asyncio.run(once())
 """
+
+
+THREADS = """
+    import asyncio, sys, threading
+
+    def first():  # imports what the others use, and ends
+        from convert_middleware.delivery.senders.choose import make_sender
+        makers.append(make_sender("pyreqwest", sys.argv[1]))
+
+    async def send():
+        sender = makers[0]()
+        await sender.open()
+        results.append((await sender.send("c=2")).result)
+        await sender.close()
+
+    makers, results = [], []
+    for target in (first, *[lambda: asyncio.run(send())] * 10):
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    print(*results)
+"""
+
+
+def test_pyreqwest_may_first_be_asked_for_in_a_thread_that_ends(tracking_server: TrackingServer) -> None:
+    assert run(THREADS, tracking_server.endpoint) == (" ".join(["delivered"] * 10), "", 0)
 
 
 @pytest.mark.parametrize("name", ["auto", "pyreqwest"])

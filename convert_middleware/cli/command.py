@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _OPTIONS: Final = ("outbox", "endpoint", "sender", "on_ambiguous", "drain_timeout")
 _VARIABLES: Final = {f"CONVERT_{name.upper()}" for name in _OPTIONS}
-_SENDERS: Final = ("auto", "pyreqwest", "httpx", "httpx2")  # what a word can say of the option
+_SENDERS: Final = ("auto", "httptools", "pyreqwest", "httpx", "httpx2")  # what a word can say of the option
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from convert_middleware.delivery import ClientSender, HttpxSender, Sender
 from convert_middleware.delivery.policy import Outcome, Result
+from convert_middleware.delivery.senders.httptools_sender import HttptoolsSender
 from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
 from tests.servers import (
     Authority,
@@ -57,6 +58,7 @@ class Kind:
 SENDERS: Final = [
     Kind("httpx", lambda endpoint: HttpxSender(endpoint, "httpx")),
     Kind("httpx2", lambda endpoint: HttpxSender(endpoint, "httpx2")),
+    Kind("httptools", HttptoolsSender),
     Kind("pyreqwest", PyreqwestSender),
     Kind("client of httpx", lambda endpoint: ClientSender(endpoint, httpx.AsyncClient)),
     Kind("client of httpx2", lambda endpoint: ClientSender(endpoint, httpx2.AsyncClient)),
@@ -158,6 +160,19 @@ def test_a_retry_after_is_handed_on(kind: Kind, tracking_server: TrackingServer)
     tracking_server.script(answer(503, {"Retry-After": "7"}), answer(503, {"Retry-After": "garbage"}))
 
     assert [outcome.retry_after for outcome in send(kind, tracking_server.endpoint, 2)] == [7.0, None]
+
+
+@every_sender
+def test_a_retry_after_that_is_no_text_says_nothing_and_the_status_counts(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    odd = {"Retry-After": "\xb2\xff"}
+    tracking_server.script(answer(200, odd), answer(503, odd))
+
+    outcomes = send(kind, tracking_server.endpoint, 2)
+
+    assert [outcome.result for outcome in outcomes] == [Result.DELIVERED, Result.REFUSED]
+    assert outcomes[1].retry_after is None
 
 
 @every_sender

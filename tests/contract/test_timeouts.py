@@ -12,6 +12,7 @@ from convert_middleware.delivery.policy import Result
 from convert_middleware.delivery.senders import (
     CONNECT_TIMEOUT,
     TOTAL_TIMEOUT,
+    httptools_sender,
     httpx_sender,
     pyreqwest_sender,
 )
@@ -28,7 +29,7 @@ SHORT: Final = 0.3  # seconds
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """No attempt lasts ten seconds here."""
-    for module in (httpx_sender, pyreqwest_sender):
+    for module in (httpx_sender, httptools_sender, pyreqwest_sender):
         monkeypatch.setattr(module, "TOTAL_TIMEOUT", SHORT)
         monkeypatch.setattr(module, "CONNECT_TIMEOUT", SHORT / 3)
     monkeypatch.setitem(httpx_sender._TIMEOUTS, "connect", SHORT / 3)
@@ -59,7 +60,7 @@ def test_what_is_not_answered_in_time_may_have_been_counted_and_the_next_request
     tracking_server.until(lambda: tracking_server.open == 0)
 
 
-@pytest.mark.parametrize("kind", SENDERS[:3], ids=str)  # a client of the user's has limits of its own
+@pytest.mark.parametrize("kind", SENDERS[:4], ids=str)  # a client of the user's has limits of its own
 def test_a_handshake_that_is_never_answered_sent_nothing(kind: Kind, impatience: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

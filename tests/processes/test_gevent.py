@@ -28,7 +28,7 @@ CHOSEN = """
 from dataclasses import replace
 tracker = Tracker(replace(tracker.settings, sender={!r}))
 """
-SENDERS = pytest.mark.parametrize("sender", ["httpx", "pyreqwest"])
+SENDERS = pytest.mark.parametrize("sender", ["httpx", "httptools", "pyreqwest"])
 
 
 @SENDERS

@@ -77,7 +77,7 @@ assert tracker.stats().delivered >= 2, tracker.stats()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-@pytest.mark.parametrize("sender", ["httpx", "pyreqwest"])
+@pytest.mark.parametrize("sender", ["httpx", "httptools", "pyreqwest"])
 @pytest.mark.parametrize("end", ["", "tracker.close()"])
 def test_a_process_that_never_gets_a_thread_delivers_at_its_end(
     end: str, sender: str, host: str, tracking_server: TrackingServer
@@ -90,7 +90,7 @@ def test_a_process_that_never_gets_a_thread_delivers_at_its_end(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-@pytest.mark.parametrize("sender", ["httpx", "pyreqwest"])
+@pytest.mark.parametrize("sender", ["httpx", "httptools", "pyreqwest"])
 def test_a_sender_that_gets_no_thread_of_its_own_sends_later(
     sender: str, host: str, tracking_server: TrackingServer
 ) -> None:

@@ -31,7 +31,7 @@ assert tracker.flush(10)
 """
 
 
-@pytest.mark.parametrize("sender", ["httpx", "httpx2", "pyreqwest"])
+@pytest.mark.parametrize("sender", ["httpx", "httpx2", "httptools", "pyreqwest"])
 @pytest.mark.parametrize("waiting", ["", "reach(2, 3)"], ids=["idle", "in use"])
 @pytest.mark.parametrize("child", ["reach(goal); sys.exit(0)", "reach(goal); tracker.flush(10); os._exit(0)"])
 def test_a_child_has_a_connection_of_its_own_and_its_parent_keeps_its(
@@ -49,7 +49,7 @@ def test_a_child_has_a_connection_of_its_own_and_its_parent_keeps_its(
             assert server.connections == 4
 
 
-@pytest.mark.parametrize("sender", ["httpx", "pyreqwest"])
+@pytest.mark.parametrize("sender", ["httpx", "httptools", "pyreqwest"])
 def test_a_child_that_only_ends_leaves_its_parents_connection_alone(
     sender: str, authority: Authority
 ) -> None:

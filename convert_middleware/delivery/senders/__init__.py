@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
 from urllib.request import getproxies, proxy_bypass
@@ -63,11 +64,17 @@ def outcome_of_answer(status: int, retry_header: str | None, body: bytes, now: f
         body: The beginning of the body.
         now: Seconds since the epoch.
     """
-    result = result_of_status(status)
-    if result is Result.DELIVERED and _says_bot(body):
+    outcome = _outcome_of_status(status)
+    if outcome.result is Result.DELIVERED and _says_bot(body):
         return Outcome(Result.REJECTED, "answered as to a bot")
-    wait = retry_after(retry_header, now) if retry_header is not None else None
-    return Outcome(result, f"status {status}", wait)
+    if retry_header is None:
+        return outcome
+    return Outcome(outcome.result, outcome.reason, retry_after(retry_header, now))
+
+
+@cache  # nearly every answer has the same one
+def _outcome_of_status(status: int) -> Outcome:
+    return Outcome(result_of_status(status), f"status {status}")
 
 
 def _says_bot(body: bytes) -> bool:

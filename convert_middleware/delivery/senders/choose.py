@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import threading
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,32 +18,36 @@ if TYPE_CHECKING:
     from convert_middleware.delivery.policy import Outcome
     from convert_middleware.delivery.senders import Sender
 
-NAMES: Final = ("auto", "pyreqwest", "httpx", "httpx2")
+NAMES: Final = ("auto", "httptools", "pyreqwest", "httpx", "httpx2")
+
+_PYREQWEST: Final = "convert_middleware.delivery.senders.pyreqwest_sender"
 
 
 def make_sender(sender: str | Callable[[], object], endpoint: str) -> Callable[[], Sender]:
     """Return what makes the sender; to be called where it will be used.
 
     Args:
-        sender: "auto" for the fastest one installed, "pyreqwest", "httpx" or "httpx2", or a function that
-            returns an ``AsyncClient``.
+        sender: "auto" for httptools if that is installed and else httpx; "httptools", "pyreqwest", "httpx" or
+            "httpx2"; or a function that returns an ``AsyncClient``.
         endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
 
     Raises:
-        SettingsError: There is no sender of that name, or pyreqwest is asked for and not installed.
+        SettingsError: There is no sender of that name, or what is asked for is not installed.
     """
     if callable(sender):
         return partial(ClientSender, endpoint, sender)
     if sender not in NAMES:
         raise SettingsError("sender", f"must be one of {', '.join(map(repr, NAMES))}, not {shown(sender)}")
-    if sender in ("auto", "pyreqwest"):
-        fast = _load_fast(must=sender == "pyreqwest")
+    if sender == "pyreqwest":
+        return partial(UnforkedSender, endpoint, _load_pyreqwest())
+    if sender in ("auto", "httptools"):
+        fast = _load_httptools(must=sender == "httptools")
         if fast is not None:
-            return partial(FastSender, endpoint, fast)
-    return partial(HttpxSender, endpoint, "auto" if sender == "pyreqwest" else sender)
+            return partial(fast, endpoint)
+    return partial(HttpxSender, endpoint, sender)
 
 
-class FastSender:
+class UnforkedSender:
     """Sends through pyreqwest, or through httpx in a forked process.
 
     Its threads do not survive a fork, and once they ran in the parent it cannot start in the child.
@@ -70,11 +78,30 @@ class FastSender:
         await self._sender.close()
 
 
-def _load_fast(*, must: bool) -> Callable[[str], Sender] | None:
+def _load_httptools(*, must: bool) -> Callable[[str], Sender] | None:
     try:
-        from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
+        from convert_middleware.delivery.senders.httptools_sender import HttptoolsSender
     except (SettingsError, ImportError):
         if must:
             raise
         return None
+    return HttptoolsSender
+
+
+def _load_pyreqwest() -> Callable[[str], Sender]:
+    """Import pyreqwest in a thread that lives on: what it keeps of the first one is used by all others."""
+    if _PYREQWEST not in sys.modules and threading.current_thread() is not threading.main_thread():
+        imported = threading.Event()
+        with suppress(RuntimeError):  # no thread can be started
+            threading.Thread(target=_import_and_stay, args=(imported,), daemon=True).start()
+            imported.wait()
+    from convert_middleware.delivery.senders.pyreqwest_sender import PyreqwestSender
+
     return PyreqwestSender
+
+
+def _import_and_stay(imported: threading.Event) -> None:
+    with suppress(SettingsError, ImportError):  # raised again where it is heard
+        importlib.import_module(_PYREQWEST)
+    imported.set()
+    threading.Event().wait()

@@ -7,13 +7,8 @@ The one module that knows it. Its exceptions are finer than its knowledge (a res
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
-import re
 import time
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -28,6 +23,7 @@ from convert_middleware.delivery.senders import (
     proxy_for,
     user_agent,
 )
+from convert_middleware.delivery.senders.certificates import certifi_certificates, named_certificates
 from convert_middleware.delivery.senders.places import Places
 from convert_middleware.errors import SettingsError
 
@@ -37,7 +33,7 @@ try:
     from pyreqwest.proxy import ProxyBuilder
 except ModuleNotFoundError as error:
     raise SettingsError(
-        "sender", "needs pyreqwest, which is not installed; run: pip install convert-middleware[fast]"
+        "sender", "needs pyreqwest, which is not installed; run: pip install pyreqwest"
     ) from error
 
 if TYPE_CHECKING:
@@ -49,7 +45,6 @@ _KEEP_ALIVE: Final = timedelta(seconds=30)  # that an idle connection is kept
 # when the interpreter ends aborts the process (CPython before 3.14).
 _SETTLING: Final = 0.02
 _PROXIES: Final = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _CONNECTING: Final = "client error (Connect)"  # how hyper calls all that precedes the first byte of a request
 
 
@@ -128,7 +123,8 @@ class PyreqwestSender:
             # Nothing of the body is read ahead: a broken or slow one would swallow the status.
             builder = client.get(beginning + text).streamed_read_buffer_limit(0)
             async with builder.build_streamed() as response:
-                status, retry = response.status, response.get_header("Retry-After")
+                status = response.status
+                retry = _retry_after(response)
                 body = await _beginning(response)
         except RequestError as error:
             if not status:
@@ -160,6 +156,13 @@ def _outcome(error: RequestError) -> Outcome:
     elif isinstance(error, ConnectError):
         name = "NetworkError"
     return Outcome(Result.AMBIGUOUS, name)
+
+
+def _retry_after(response: Response) -> str | None:
+    try:
+        return response.get_header("Retry-After")
+    except ValueError:  # it is not text, so it says nothing
+        return None
 
 
 async def _beginning(response: Response) -> bytes:
@@ -200,16 +203,6 @@ def _unusable() -> SettingsError:
 
 
 def _certificates() -> list[bytes]:
-    """Return what is trusted besides the system's own: what the environment names, else certifi's.
-
-    A bare container has none, and httpx trusts certifi too. Outside Linux, pyreqwest does not look into the
-    environment itself.
-    """
-    file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    files = [Path(file)] if file else []
-    for folder in folders.split(os.pathsep) if folders else ():
-        files += [path for path in Path(folder).iterdir() if path.is_file()]
-    if not (file or folders):
-        with suppress(ModuleNotFoundError):
-            files.append(Path(importlib.import_module("certifi").where()))
-    return [found for path in files for found in _CERTIFICATE.findall(path.read_bytes())]
+    """Return what is trusted besides the system's own; pyreqwest looks into the environment on Linux only."""
+    named = named_certificates()
+    return certifi_certificates() if named is None else named
