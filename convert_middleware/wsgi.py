@@ -32,6 +32,7 @@ R = TypeVar("R")
 
 _INSTALLED: Final = "convert_middleware.doors"  # (project, cookie name) of the doors passed so far
 _HEADER: Final = "HTTP_"
+_FILE_WRAPPER: Final = "wsgi.file_wrapper"
 
 
 class StartResponse(Protocol):
@@ -119,14 +120,16 @@ class _Exchange:
 
     def run(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call the application and return what it returned, watched if it can be."""
+        wrapper = environ.get(_FILE_WRAPPER)
+        if wrapper is not None and not isinstance(wrapper, type):
+            environ[_FILE_WRAPPER] = wrapper = _FileWrapper(wrapper)
         try:
             body = self.inside(app, environ, self.start)
         except BaseException:
             self.complete(shown=False)
             raise
-        wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper):
-            self.complete(shown=True)  # the server knows it by its type and sends it in its own way
+        if wrapper is not None and _is_from(wrapper, body):
+            self.complete(shown=True)  # the server knows it and sends it in its own way
             return body
         return _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
 
@@ -198,6 +201,29 @@ class _Exchange:
             if not page.shown:
                 page.withhold()
             self._tracker.send_news(page)
+
+
+class _FileWrapper:
+    """A server's function that wraps a file, as uWSGI has it: what it returns has no type to be known by."""
+
+    __slots__ = ("_wrap", "made")
+
+    def __init__(self, wrap: Callable[..., object]) -> None:
+        self._wrap = wrap
+        self.made: list[object] = []  # for this request
+
+    def __call__(self, *arguments: Any) -> object:
+        made = self._wrap(*arguments)
+        self.made.append(made)
+        return made
+
+
+def _is_from(wrapper: type | _FileWrapper, body: object) -> bool:
+    """Tell whether a body is a file that the server wrapped, so that it looks for that very object."""
+    if isinstance(wrapper, type):
+        return isinstance(body, wrapper)
+    made, wrapper.made = wrapper.made, []  # so that a file lives no longer than without us
+    return any(body is each for each in made)
 
 
 class _Body:
