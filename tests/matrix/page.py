@@ -67,8 +67,8 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
         yield f"- {_FRAMEWORKS[name][0]} in hypercorn with trio: {reason}."
     yield "\n## Streams and sockets\n"
     yield "Server-sent events, files sent with `pathsend` (granian) and `sendfile` (gunicorn, uWSGI), and"
-    yield "WebSockets work in every server that supports them. The cookie is set by the response that accepts a"
-    yield "WebSocket. These servers send none of the application's headers there, so that a visitor is known"
+    yield "WebSockets work in every server that supports them. The cookie is set by the response that accepts"
+    yield "a WebSocket. These servers send none of the application's headers there, so that a visitor is known"
     yield "only from an earlier page:\n"
     for server in SERVERS:
         if not server.accepts_with_headers:
