@@ -68,7 +68,10 @@ class Admission:
         self._excluded: Counter[str] = Counter()
         self.after_fork()
         self._plain = consent is None and exclude is None  # only what the browser says matters
-        self.asks = consent is not None  # whether a visitor may withdraw on a page that records nothing
+        # By what a visitor may withdraw on a page that records nothing: an answer, or one of these at "1".
+        self.asks = consent is not None
+        signals = (b"sec-gpc", honour_gpc), (b"dnt", honour_dnt)
+        self.signals = frozenset(name for name, honoured in signals if honoured)
 
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds."""

@@ -211,9 +211,11 @@ class _Exchange(Page):
             self._presents = False
         if message.get("trailers", False):
             self._trailers = True
-        if self._tracker.asks_consent and not self.used and self._came_known():
+        used = self.used
+        if not used and self._may_withdraw():
             self.visitor  # noqa: B018 - who withdraws need not meet a page that records something
-        if not self.used:
+            used = self.withdrawn
+        if not used:
             return message, None
         headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
         if not self._presents:
@@ -229,11 +231,18 @@ class _Exchange(Page):
         )
         return {**message, "headers": headers}, saved
 
-    def _came_known(self) -> bool:
-        """Tell whether the browser sent a cookie of ours."""
+    def _may_withdraw(self) -> bool:
+        """Tell whether the browser sent a cookie of ours, and perhaps with a no."""
+        tracker, headers = self._tracker, self._asked[3]
+        if not tracker.asks_consent:
+            signals = tracker.signals
+            for key, value in headers:
+                if value == b"1" and key.lower() in signals:
+                    break
+            else:
+                return False
         return any(
-            len(key) == 6 and key.lower() == b"cookie" and self._name in value
-            for key, value in self._asked[3]
+            len(key) == 6 and key.lower() == b"cookie" and self._name in value for key, value in headers
         )
 
     def _complete(self) -> None:

@@ -121,6 +121,7 @@ class Tracker:
         )
         self.asks_consent = self._admission.asks
         self.guards_caches = settings.cache_guard
+        self.signals = self._admission.signals
         self._reads_browser = settings.browser_state == "read"
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._memory = Memory()

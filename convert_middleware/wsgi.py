@@ -6,7 +6,7 @@ in objects of its own; what the application returns passes untouched but for our
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Sized
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
@@ -86,8 +86,8 @@ class _Exchange:
 
     __slots__ = (
         "_busy",
-        "_came_known",
         "_context",
+        "_may_withdraw",
         "_name",
         "_page",
         "_presents",
@@ -106,7 +106,9 @@ class _Exchange:
         self._start_response = start_response
         self._presents = environ.get("REQUEST_METHOD") not in PRESENTS_NOTHING
         self._secure = environ.get("wsgi.url_scheme") == "https"
-        self._came_known = name.decode() in environ.get("HTTP_COOKIE", "")
+        self._may_withdraw = name.decode() in environ.get("HTTP_COOKIE", "") and (
+            tracker.asks_consent or _says_no(environ, tracker.signals)
+        )
         # Read when somebody asks for state; by then the application may have changed its environ.
         self._page = Page(tracker, partial(_meet, tracker, name, environ.copy()))
         recorder = Recorder(self._page)
@@ -155,9 +157,11 @@ class _Exchange:
         self._started = True
         code = int(status[:3]) if status[:3].isdigit() else 0
         self._presents = self._presents and code != 304
-        if self._tracker.asks_consent and self._came_known and not page.used:
+        used = page.used
+        if self._may_withdraw and not used:
             page.visitor  # noqa: B018 - who withdraws need not meet a page that records something
-        if page.used:
+            used = page.withdrawn
+        if used:
             if not self._presents:
                 page.withhold()
             given: Headers = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers]
@@ -277,6 +281,13 @@ class _SizedBody(_Body):
     def __len__(self) -> int:
         assert isinstance(self._body, Sized)  # noqa: S101 - it was looked at
         return len(self._body)
+
+
+def _says_no(environ: Environ, signals: Container[bytes]) -> bool:
+    """Tell whether the browser sent one of these headers with a ``1``."""
+    return (environ.get("HTTP_SEC_GPC") == "1" and b"sec-gpc" in signals) or (
+        environ.get("HTTP_DNT") == "1" and b"dnt" in signals
+    )
 
 
 def _meet(tracker: Tracker, name: bytes, asked: Environ) -> Loaded:

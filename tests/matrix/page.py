@@ -68,8 +68,8 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
     yield "\n## Streams and sockets\n"
     yield "Server-sent events, files sent with `pathsend` (granian) and `sendfile` (gunicorn, uWSGI), and"
     yield "WebSockets work in every server that supports them. The cookie is set by the response that accepts"
-    yield "a WebSocket. These servers send none of the application's headers there, so that a visitor is known"
-    yield "only from an earlier page:\n"
+    yield "a WebSocket. These servers send none of the application's headers there, so that a visitor is"
+    yield "known only from an earlier page:\n"
     for server in SERVERS:
         if not server.accepts_with_headers:
             yield f"- {server.name}"
