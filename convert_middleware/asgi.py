@@ -7,10 +7,11 @@ messages of the application pass untouched but for our headers on the one that s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.page import Loaded, Page
+from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
 from convert_middleware.recorder import Recorder, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
@@ -19,6 +20,7 @@ from convert_middleware.tracker import Tracker
 if TYPE_CHECKING:
     from contextvars import Token
 
+    from convert_middleware.page import Loaded
     from convert_middleware.response import Saved
 
 Scope = MutableMapping[str, Any]
@@ -78,6 +80,10 @@ class ConvertMiddleware:
             return
         installed: tuple[tuple[int, bytes], ...] = scope.get(_INSTALLED, ())
         name = self._cookie_name
+        if not installed and (outer := recorder_around(None)) is not None:
+            installed = door_around(outer, _Exchange, partial(_asked, scope))
+            if installed:
+                _put(scope, outer)
         if installed:
             other = cookie_name(self.tracker, installed)
             if other is None:
@@ -136,7 +142,7 @@ class ConvertMiddleware:
         return forward
 
 
-class _Exchange(Page):
+class _Exchange(DoorPage):
     """One request and its response, or one WebSocket."""
 
     __slots__ = ("_asked", "_name", "_presents", "_secure", "_send", "_token", "_tracker", "_trailers")
@@ -165,6 +171,16 @@ class _Exchange(Page):
     def meet(self) -> Loaded:
         """See :class:`~convert_middleware.page.Page`."""
         return self._tracker.meet(self._name, *self._asked)
+
+    @property
+    def door(self) -> tuple[int, bytes]:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return self._tracker.project_id, self._name
+
+    @property
+    def asked(self) -> Asked:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return Asked.of(*self._asked[1:])
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
@@ -250,6 +266,11 @@ class _Exchange(Page):
         if not self.shown:
             self.withhold()
         self._tracker.send_news(self)
+
+
+def _asked(scope: Scope) -> Asked:
+    """Return what tells a request from others."""
+    return Asked.of(scope.get("path", ""), scope.get("query_string", b""), scope.get("headers") or ())
 
 
 def _put(scope: Scope, recorder: Recorder) -> None:

@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.page import Loaded, Page
+from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
 from convert_middleware.recorder import Recorder, enter
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
@@ -22,6 +22,7 @@ from convert_middleware.tracker import Tracker
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from convert_middleware.page import Loaded
     from convert_middleware.response import Saved
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -73,6 +74,10 @@ class ConvertWSGIMiddleware:
         """Serve one request."""
         installed: tuple[tuple[int, bytes], ...] = environ.get(_INSTALLED, ())
         name: bytes | None = self._cookie_name
+        if not installed and (outer := recorder_around(None)) is not None:
+            installed = door_around(outer, _Page, lambda: Asked.of(*_asked(environ)[1:]))
+            if installed:
+                environ["convert"] = outer
         if installed:
             name = cookie_name(self.tracker, installed)
         if name is None:
@@ -110,7 +115,7 @@ class _Exchange:
             tracker.asks_consent or _says_no(environ, tracker.signals)
         )
         # Read when somebody asks for state; by then the application may have changed its environ.
-        self._page = Page(tracker, partial(_meet, tracker, name, environ.copy()))
+        self._page = _Page(tracker, name, environ.copy())
         recorder = Recorder(self._page)
         environ["convert"] = recorder
         self._started = False
@@ -207,6 +212,32 @@ class _Exchange:
             self._tracker.send_news(page)
 
 
+class _Page(DoorPage):
+    """The page of one request."""
+
+    __slots__ = ("_environ", "_name", "_tracker")
+
+    def __init__(self, tracker: Tracker, name: bytes, environ: Environ) -> None:
+        super().__init__(tracker)
+        self._tracker = tracker
+        self._name = name
+        self._environ = environ
+
+    def meet(self) -> Loaded:
+        """See :class:`~convert_middleware.page.Page`."""
+        return self._tracker.meet(self._name, *_asked(self._environ))
+
+    @property
+    def door(self) -> tuple[int, bytes]:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return self._tracker.project_id, self._name
+
+    @property
+    def asked(self) -> Asked:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return Asked.of(*_asked(self._environ)[1:])
+
+
 class _FileWrapper:
     """A server's function that wraps a file, as uWSGI has it: what it returns has no type to be known by."""
 
@@ -290,18 +321,17 @@ def _says_no(environ: Environ, signals: Container[bytes]) -> bool:
     )
 
 
-def _meet(tracker: Tracker, name: bytes, asked: Environ) -> Loaded:
-    """Return what a request begins with; WSGI has bytes as text of latin-1."""
+def _asked(environ: Environ) -> tuple[str, str, bytes, Iterable[tuple[bytes, bytes]]]:
+    """Return a request's method, path, query and headers; WSGI has bytes as text of latin-1."""
     headers = [
         (key.removeprefix(_HEADER).replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
-        for key, value in asked.items()
+        for key, value in environ.items()
         if key.startswith(_HEADER)
     ]
-    path = asked.get("SCRIPT_NAME", "") + asked.get("PATH_INFO", "")
-    return tracker.meet(
-        name,
-        asked.get("REQUEST_METHOD", "GET"),
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return (
+        environ.get("REQUEST_METHOD", "GET"),
         path.encode("latin-1").decode(errors="replace"),
-        asked.get("QUERY_STRING", "").encode("latin-1"),
+        environ.get("QUERY_STRING", "").encode("latin-1"),
         headers,
     )
