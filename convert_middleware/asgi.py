@@ -6,6 +6,7 @@ messages of the application pass untouched but for our headers on the one that s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -117,9 +118,15 @@ class ConvertMiddleware:
 
         try:
             await self.app(scope, listen, tell)
-        except Exception:
+        except Exception as error:
             if knows:
                 raise
+            self.tracker.announcer.log(
+                logging.WARNING,
+                "lifespan",
+                "The application raised %s before it took note of its lifespan, and is taken to have none.",
+                type(error).__name__,
+            )
         if not knows:
             for event in ("startup", "shutdown"):
                 await receive()
@@ -133,7 +140,7 @@ class ConvertMiddleware:
             if kind == "lifespan.startup.complete":
                 self.tracker.start()
             elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                import anyio.to_thread  # comes with Starlette and httpx; only lifespan needs it
+                import anyio.to_thread  # only lifespan needs it
 
                 wait = self.tracker.drain if self._owns_tracker else self.tracker.flush
                 await anyio.to_thread.run_sync(wait)
