@@ -95,7 +95,7 @@ def _versions() -> Iterator[str]:
     yield "## Versions\n"
     yield f"On {PYTHON}:"
     yield from wrap(", ".join(f"{name} {version(name)}" for name in sorted(packages)) + ".", 110)
-    yield "The tests run on CPython 3.11, 3.12 and 3.13.\n"
+    yield ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
