@@ -10,22 +10,25 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Coroutine
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.browser import Consent, Exclusion, RequestFacts, decide, exclusion, load_bots
 from convert_middleware.browser.exclusion import OPT_OUT_COOKIE, SIGNS
 from convert_middleware.cookie import find
+from convert_middleware.errors import SettingsError
 from convert_middleware.hooks import RequestExcluded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from convert_middleware.browser import AskConsent
+    from convert_middleware.browser import AskConsent, IsBot
     from convert_middleware.hooks import Announcer
 
     Fields = Mapping[bytes, bytes]
 
 SLOW: Final = 0.05  # seconds; a consent callable runs while the visitor waits
+_INSTALL: Final = "pip install 'convert-middleware[bots]'"
 
 
 class Admission:
@@ -36,9 +39,12 @@ class Admission:
         exclude: The site's own rule: whether a request is left out; None: none.
         honour_gpc: Whether ``Sec-GPC: 1`` counts as denied.
         honour_dnt: Whether ``DNT: 1`` does.
-        exclude_bots: Whether known bots are left out, where the extra ``bots`` is installed.
+        exclude_bots: Whether known bots are left out; None: where the extra ``bots`` is installed.
         announcer: Whom to tell.
         timer: Returns seconds of a monotonic clock.
+
+    Raises:
+        SettingsError: Known bots are to be left out and nobody knows them.
     """
 
     def __init__(
@@ -48,7 +54,7 @@ class Admission:
         exclude: Callable[[RequestFacts], object] | None,
         honour_gpc: bool,
         honour_dnt: bool,
-        exclude_bots: bool,
+        exclude_bots: bool | None,
         announcer: Announcer,
         timer: Callable[[], float],
     ) -> None:
@@ -56,13 +62,16 @@ class Admission:
         self._exclude = exclude
         self._honour_gpc = honour_gpc
         self._honour_dnt = honour_dnt
-        self._is_bot = load_bots() if exclude_bots else None
+        self._is_bot = None if exclude_bots is False else _who_knows_bots(must=exclude_bots is True)
         self._announcer = announcer
         self._timer = timer
         self._excluded: Counter[str] = Counter()
         self.after_fork()
         self._plain = consent is None and exclude is None  # only what the browser says matters
-        self.asks = consent is not None  # whether a visitor may withdraw on a page that records nothing
+        # By what a visitor may withdraw on a page that records nothing: an answer, or one of these at "1".
+        self.asks = consent is not None
+        signals = (b"sec-gpc", honour_gpc), (b"dnt", honour_dnt)
+        self.signals = frozenset(name for name, honoured in signals if honoured)
 
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds."""
@@ -138,3 +147,19 @@ class Admission:
         if consent is Consent.GRANTED:
             return None
         return Exclusion.CONSENT_DENIED if consent is Consent.DENIED else Exclusion.CONSENT_UNKNOWN
+
+
+def _who_knows_bots(*, must: bool) -> IsBot | None:
+    is_bot = load_bots()
+    if is_bot is None and must:
+        raise SettingsError("exclude_bots", f"needs a list of them: {_INSTALL}")
+    if is_bot is None:
+        _say_that_bots_are_counted()
+    return is_bot
+
+
+@lru_cache(maxsize=1)  # once a process, however many applications are made in it
+def _say_that_bots_are_counted() -> None:
+    logging.getLogger("convert_middleware").warning(
+        "Known bots are counted, as no list of them is installed: %s, or set exclude_bots=False.", _INSTALL
+    )

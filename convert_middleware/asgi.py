@@ -6,11 +6,13 @@ messages of the application pass untouched but for our headers on the one that s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.page import Loaded, Page
+from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
 from convert_middleware.recorder import Recorder, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
@@ -19,6 +21,7 @@ from convert_middleware.tracker import Tracker
 if TYPE_CHECKING:
     from contextvars import Token
 
+    from convert_middleware.page import Loaded
     from convert_middleware.response import Saved
 
 Scope = MutableMapping[str, Any]
@@ -78,6 +81,10 @@ class ConvertMiddleware:
             return
         installed: tuple[tuple[int, bytes], ...] = scope.get(_INSTALLED, ())
         name = self._cookie_name
+        if not installed and (outer := recorder_around(None)) is not None:
+            installed = door_around(outer, _Exchange, partial(_asked, scope))
+            if installed:
+                _put(scope, outer)
         if installed:
             other = cookie_name(self.tracker, installed)
             if other is None:
@@ -111,9 +118,15 @@ class ConvertMiddleware:
 
         try:
             await self.app(scope, listen, tell)
-        except Exception:
+        except Exception as error:
             if knows:
                 raise
+            self.tracker.announcer.log(
+                logging.WARNING,
+                "lifespan",
+                "The application raised %s before it took note of its lifespan, and is taken to have none.",
+                type(error).__name__,
+            )
         if not knows:
             for event in ("startup", "shutdown"):
                 await receive()
@@ -127,7 +140,7 @@ class ConvertMiddleware:
             if kind == "lifespan.startup.complete":
                 self.tracker.start()
             elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                import anyio.to_thread  # comes with Starlette and httpx; only lifespan needs it
+                import anyio.to_thread  # only lifespan needs it
 
                 wait = self.tracker.drain if self._owns_tracker else self.tracker.flush
                 await anyio.to_thread.run_sync(wait)
@@ -136,7 +149,7 @@ class ConvertMiddleware:
         return forward
 
 
-class _Exchange(Page):
+class _Exchange(DoorPage):
     """One request and its response, or one WebSocket."""
 
     __slots__ = ("_asked", "_name", "_presents", "_secure", "_send", "_token", "_tracker", "_trailers")
@@ -165,6 +178,16 @@ class _Exchange(Page):
     def meet(self) -> Loaded:
         """See :class:`~convert_middleware.page.Page`."""
         return self._tracker.meet(self._name, *self._asked)
+
+    @property
+    def door(self) -> tuple[int, bytes]:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return self._tracker.project_id, self._name
+
+    @property
+    def asked(self) -> Asked:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return Asked.of(*self._asked[1:])
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
@@ -211,9 +234,11 @@ class _Exchange(Page):
             self._presents = False
         if message.get("trailers", False):
             self._trailers = True
-        if self._tracker.asks_consent and not self.used and self._came_known():
+        used = self.used
+        if not used and self._may_withdraw():
             self.visitor  # noqa: B018 - who withdraws need not meet a page that records something
-        if not self.used:
+            used = self.withdrawn
+        if not used:
             return message, None
         headers: Headers = list(message.get("headers") or ())  # read once: it may be a generator
         if not self._presents:
@@ -229,11 +254,18 @@ class _Exchange(Page):
         )
         return {**message, "headers": headers}, saved
 
-    def _came_known(self) -> bool:
-        """Tell whether the browser sent a cookie of ours."""
+    def _may_withdraw(self) -> bool:
+        """Tell whether the browser sent a cookie of ours, and perhaps with a no."""
+        tracker, headers = self._tracker, self._asked[3]
+        if not tracker.asks_consent:
+            signals = tracker.signals
+            for key, value in headers:
+                if value == b"1" and key.lower() in signals:
+                    break
+            else:
+                return False
         return any(
-            len(key) == 6 and key.lower() == b"cookie" and self._name in value
-            for key, value in self._asked[3]
+            len(key) == 6 and key.lower() == b"cookie" and self._name in value for key, value in headers
         )
 
     def _complete(self) -> None:
@@ -241,6 +273,11 @@ class _Exchange(Page):
         if not self.shown:
             self.withhold()
         self._tracker.send_news(self)
+
+
+def _asked(scope: Scope) -> Asked:
+    """Return what tells a request from others."""
+    return Asked.of(scope.get("path", ""), scope.get("query_string", b""), scope.get("headers") or ())
 
 
 def _put(scope: Scope, recorder: Recorder) -> None:

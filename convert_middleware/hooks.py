@@ -111,6 +111,13 @@ class CookieRejected(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BrowserPartsIgnored(Event):
+    """The cookie of Convert's own script held so many parts that made no sense; the rest of it was read."""
+
+    parts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestExcluded(Event):
     """A request asked for a visitor's state and is not counted; ``reason`` such as ``"gpc"`` says why."""
 

@@ -51,7 +51,7 @@ class Options(TypedDict, total=False):
     honour_gpc: bool
     honour_dnt: bool
     exclude: Callable[[RequestFacts], object] | None
-    exclude_bots: bool
+    exclude_bots: bool | None
     browser_state: Literal["read", "ignore"]
     hooks: Sequence[Hook]
     strict: bool
@@ -83,7 +83,8 @@ class Settings:
         honour_gpc: Whether the header ``Sec-GPC: 1`` counts as denied.
         honour_dnt: Whether the header ``DNT: 1`` does.
         exclude: Takes a request and returns whether it is left out, such as a health check.
-        exclude_bots: Whether known bots are left out, where the extra ``bots`` is installed.
+        exclude_bots: Whether known bots are left out, which takes the extra ``bots``. None: where it is
+            installed.
         browser_state: ``"read"``: what Convert's script in the browser counted is not new, and goals are
             credited to its experiments; ``"ignore"``: pay no attention to its cookie.
         hooks: Callables that take events.
@@ -110,7 +111,7 @@ class Settings:
     honour_gpc: bool = True
     honour_dnt: bool = False
     exclude: Callable[[RequestFacts], object] | None = None
-    exclude_bots: bool = True
+    exclude_bots: bool | None = None
     browser_state: Literal["read", "ignore"] = "read"
     hooks: Sequence[Hook] = ()
     strict: bool = True
@@ -355,7 +356,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "honour_gpc": _SWITCH,
     "honour_dnt": _SWITCH,
     "exclude": _FUNCTION,
-    "exclude_bots": _SWITCH,
+    "exclude_bots": _Rule(_switch, lambda value: isinstance(value, bool | None), "True, False or None"),
     "browser_state": _Rule(_lower, lambda value: value in ("read", "ignore"), "'read' or 'ignore'"),
     "hooks": _Rule(),
     "strict": _SWITCH,

@@ -24,7 +24,14 @@ from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, fin
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
 from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
-from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, VisitorWithdrew, visitor_hash
+from convert_middleware.hooks import (
+    Announcer,
+    BrowserPartsIgnored,
+    CookieRejected,
+    StateEvicted,
+    VisitorWithdrew,
+    visitor_hash,
+)
 from convert_middleware.memory import Memory
 from convert_middleware.page import Loaded, Page
 from convert_middleware.recorder import Recorder
@@ -55,6 +62,7 @@ class Stats:
         dropped: Given up, by reason: overflow, expired, ambiguous, shutdown, interrupted.
         refused: Handed over after ``close()``; not accepted.
         rejected_cookies: Cookies that were no valid state, by reason.
+        odd_browser_cookies: Requests in which the cookie of Convert's own script was odd in parts.
         excluded: Requests that asked for state and are not counted, by reason.
     """
 
@@ -66,6 +74,7 @@ class Stats:
     dropped: dict[str, int]
     refused: int
     rejected_cookies: dict[str, int]
+    odd_browser_cookies: int
     excluded: dict[str, int]
 
 
@@ -112,11 +121,12 @@ class Tracker:
         )
         self.asks_consent = self._admission.asks
         self.guards_caches = settings.cache_guard
+        self.signals = self._admission.signals
         self._reads_browser = settings.browser_state == "read"
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._memory = Memory()
         self._lock = threading.RLock()
-        self._refused = 0
+        self._refused = self._odd = 0
         self._rejected: Counter[str] = Counter()
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
@@ -160,6 +170,7 @@ class Tracker:
                 counts.dropped,
                 self._refused,
                 dict(self._rejected),
+                self._odd,
                 self._admission.counts(),
             )
 
@@ -261,6 +272,8 @@ class Tracker:
                 seen = visitor
                 visitor = visitor.with_browser(state.exposures, state.goals)
                 text = text if visitor is seen else None
+                if state.odd:
+                    self._note_odd(state.odd)
             return unchecked(Loaded, (visitor, stale, False, False, text))
         if not (reason.denies and cookies):
             return Loaded(self.load(cookies)[0], excluded=True)
@@ -400,6 +413,11 @@ class Tracker:
                     self._rejected[error.reason] += 1
                 self.announcer.announce(CookieRejected(reason=error.reason))
         return found
+
+    def _note_odd(self, parts: int) -> None:
+        with self._lock:
+            self._odd += 1
+        self.announcer.announce(BrowserPartsIgnored(parts=parts))
 
     def _say_goodbye(self) -> None:
         counts = self._delivery.counts()

@@ -6,14 +6,14 @@ in objects of its own; what the application returns passes untouched but for our
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Sized
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.page import Loaded, Page
+from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
 from convert_middleware.recorder import Recorder, enter
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
@@ -22,6 +22,7 @@ from convert_middleware.tracker import Tracker
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from convert_middleware.page import Loaded
     from convert_middleware.response import Saved
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -32,6 +33,7 @@ R = TypeVar("R")
 
 _INSTALLED: Final = "convert_middleware.doors"  # (project, cookie name) of the doors passed so far
 _HEADER: Final = "HTTP_"
+_FILE_WRAPPER: Final = "wsgi.file_wrapper"
 
 
 class StartResponse(Protocol):
@@ -72,6 +74,10 @@ class ConvertWSGIMiddleware:
         """Serve one request."""
         installed: tuple[tuple[int, bytes], ...] = environ.get(_INSTALLED, ())
         name: bytes | None = self._cookie_name
+        if not installed and (outer := recorder_around(None)) is not None:
+            installed = door_around(outer, _Page, lambda: Asked.of(*_asked(environ)[1:]))
+            if installed:
+                environ["convert"] = outer
         if installed:
             name = cookie_name(self.tracker, installed)
         if name is None:
@@ -85,8 +91,8 @@ class _Exchange:
 
     __slots__ = (
         "_busy",
-        "_came_known",
         "_context",
+        "_may_withdraw",
         "_name",
         "_page",
         "_presents",
@@ -105,9 +111,11 @@ class _Exchange:
         self._start_response = start_response
         self._presents = environ.get("REQUEST_METHOD") not in PRESENTS_NOTHING
         self._secure = environ.get("wsgi.url_scheme") == "https"
-        self._came_known = name.decode() in environ.get("HTTP_COOKIE", "")
+        self._may_withdraw = name.decode() in environ.get("HTTP_COOKIE", "") and (
+            tracker.asks_consent or _says_no(environ, tracker.signals)
+        )
         # Read when somebody asks for state; by then the application may have changed its environ.
-        self._page = Page(tracker, partial(_meet, tracker, name, environ.copy()))
+        self._page = _Page(tracker, name, environ.copy())
         recorder = Recorder(self._page)
         environ["convert"] = recorder
         self._started = False
@@ -119,14 +127,16 @@ class _Exchange:
 
     def run(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call the application and return what it returned, watched if it can be."""
+        wrapper = environ.get(_FILE_WRAPPER)
+        if wrapper is not None and not isinstance(wrapper, type):
+            environ[_FILE_WRAPPER] = wrapper = _FileWrapper(wrapper)
         try:
             body = self.inside(app, environ, self.start)
         except BaseException:
             self.complete(shown=False)
             raise
-        wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper):
-            self.complete(shown=True)  # the server knows it by its type and sends it in its own way
+        if wrapper is not None and _is_from(wrapper, body):
+            self.complete(shown=True)  # the server knows it and sends it in its own way
             return body
         return _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
 
@@ -152,9 +162,11 @@ class _Exchange:
         self._started = True
         code = int(status[:3]) if status[:3].isdigit() else 0
         self._presents = self._presents and code != 304
-        if self._tracker.asks_consent and self._came_known and not page.used:
+        used = page.used
+        if self._may_withdraw and not used:
             page.visitor  # noqa: B018 - who withdraws need not meet a page that records something
-        if page.used:
+            used = page.withdrawn
+        if used:
             if not self._presents:
                 page.withhold()
             given: Headers = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers]
@@ -198,6 +210,55 @@ class _Exchange:
             if not page.shown:
                 page.withhold()
             self._tracker.send_news(page)
+
+
+class _Page(DoorPage):
+    """The page of one request."""
+
+    __slots__ = ("_environ", "_name", "_tracker")
+
+    def __init__(self, tracker: Tracker, name: bytes, environ: Environ) -> None:
+        super().__init__(tracker)
+        self._tracker = tracker
+        self._name = name
+        self._environ = environ
+
+    def meet(self) -> Loaded:
+        """See :class:`~convert_middleware.page.Page`."""
+        return self._tracker.meet(self._name, *_asked(self._environ))
+
+    @property
+    def door(self) -> tuple[int, bytes]:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return self._tracker.project_id, self._name
+
+    @property
+    def asked(self) -> Asked:
+        """See :class:`~convert_middleware.nesting.DoorPage`."""
+        return Asked.of(*_asked(self._environ)[1:])
+
+
+class _FileWrapper:
+    """A server's function that wraps a file, as uWSGI has it: what it returns has no type to be known by."""
+
+    __slots__ = ("_wrap", "made")
+
+    def __init__(self, wrap: Callable[..., object]) -> None:
+        self._wrap = wrap
+        self.made: list[object] = []  # for this request
+
+    def __call__(self, *arguments: Any) -> object:
+        made = self._wrap(*arguments)
+        self.made.append(made)
+        return made
+
+
+def _is_from(wrapper: type | _FileWrapper, body: object) -> bool:
+    """Tell whether a body is a file that the server wrapped, so that it looks for that very object."""
+    if isinstance(wrapper, type):
+        return isinstance(body, wrapper)
+    made, wrapper.made = wrapper.made, []  # so that a file lives no longer than without us
+    return any(body is each for each in made)
 
 
 class _Body:
@@ -253,18 +314,24 @@ class _SizedBody(_Body):
         return len(self._body)
 
 
-def _meet(tracker: Tracker, name: bytes, asked: Environ) -> Loaded:
-    """Return what a request begins with; WSGI has bytes as text of latin-1."""
+def _says_no(environ: Environ, signals: Container[bytes]) -> bool:
+    """Tell whether the browser sent one of these headers with a ``1``."""
+    return (environ.get("HTTP_SEC_GPC") == "1" and b"sec-gpc" in signals) or (
+        environ.get("HTTP_DNT") == "1" and b"dnt" in signals
+    )
+
+
+def _asked(environ: Environ) -> tuple[str, str, bytes, Iterable[tuple[bytes, bytes]]]:
+    """Return a request's method, path, query and headers; WSGI has bytes as text of latin-1."""
     headers = [
         (key.removeprefix(_HEADER).replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
-        for key, value in asked.items()
+        for key, value in environ.items()
         if key.startswith(_HEADER)
     ]
-    path = asked.get("SCRIPT_NAME", "") + asked.get("PATH_INFO", "")
-    return tracker.meet(
-        name,
-        asked.get("REQUEST_METHOD", "GET"),
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return (
+        environ.get("REQUEST_METHOD", "GET"),
         path.encode("latin-1").decode(errors="replace"),
-        asked.get("QUERY_STRING", "").encode("latin-1"),
+        environ.get("QUERY_STRING", "").encode("latin-1"),
         headers,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from tests.servers import Authority, TrackingServer
 if TYPE_CHECKING:  # installed where there is a browser
     from playwright.sync_api import Playwright
 
+_FILES: Final = Path("/proc/self/fd")  # only Linux tells
 _LEAVING: Final = 3.0  # seconds that threads and processes get to end after a test
 
 settings.register_profile("default", max_examples=50, deadline=None)
@@ -36,13 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    """After each test no thread that keeps a process alive and no child process is left."""
-    threads, children = _threads(), _children()
+    """After each test no thread of ours or that keeps a process alive is left, no child, no open file."""
+    before = _threads(), _children(), _open_files()
     yield
     deadline = time.monotonic() + _LEAVING
-    while (left := (_threads() - threads) | (_children() - children)) and time.monotonic() < deadline:
+    while left := _left_behind(*before):
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        gc.collect()  # what only a cycle keeps, such as that of an expected error with its frames
         time.sleep(0.01)  # an end cannot be waited for without reaping what is not ours
-    assert not left, f"left behind: {left}"
 
 
 @pytest.fixture
@@ -75,8 +78,27 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
+def _left_behind(threads: set[object], children: set[object], files: set[object]) -> set[object]:
+    open_now = _open_files()
+    more = open_now - files if len(open_now) > len(files) else set()
+    return (_threads() - threads) | (_children() - children) | more
+
+
 def _threads() -> set[object]:
-    return {thread for thread in threading.enumerate() if not thread.daemon}
+    return {each for each in threading.enumerate() if not each.daemon or each.name == "convert_middleware"}
+
+
+def _open_files() -> set[object]:
+    """Return the sockets and files; pipes and the like are opened once a process by some libraries."""
+    found: set[object] = set()
+    for path in _FILES.glob("*"):
+        try:
+            what = str(path.readlink())
+        except OSError:  # that of the search itself
+            continue
+        if what.startswith(("socket:", "/")):
+            found.add(f"file {path.name}: {what}")
+    return found
 
 
 def _children() -> set[object]:

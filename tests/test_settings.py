@@ -84,6 +84,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         ("exclude", ["/health", False, 5, object(), ask_a_server, partial(ask_a_server), AsksAServer()]),
         ("strict", [None, "true", 1, 0, "no"]),
         ("cache_guard", [None, "true", 1, 0]),
+        ("exclude_bots", ["true", 1, 0, "auto"]),
         ("drain_timeout", [None, "5", -1, -0.1, 301, float("nan"), float("inf"), True, object()]),
     ],
 )  # fmt: skip

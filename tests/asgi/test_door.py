@@ -170,6 +170,20 @@ def test_a_request_without_readable_headers_is_a_new_visitor(convert: Convert, h
     assert [hit.new_goals for hit in convert.hits()] == [1]
 
 
+@pytest.mark.parametrize("name", [b"sec-gpc", b"Sec-GPC"])
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_a_no_of_the_browser_is_heard_however_a_server_writes_headers(
+    convert: Convert, pair: Callable[[tuple[bytes, bytes]], Any], name: bytes
+) -> None:
+    site = convert.door(page(lambda recorder: None))
+    visitor = ask(ConvertMiddleware(page(lambda recorder: recorder.goal(331)), tracker=site.tracker)).cookie()
+    lines = [(b"host", b"shop.example"), (b"cookie", visitor.encode()), (name, b"1")]
+
+    answer = ask(site, headers=[pair(line) for line in lines])
+
+    assert "Max-Age=0" in answer.cookies()[0]
+
+
 def test_receive_is_handed_on_as_the_same_object(convert: Convert) -> None:
     handed: list[Receive] = []
 

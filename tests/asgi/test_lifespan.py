@@ -214,9 +214,12 @@ async def ignores(scope: Scope, receive: Receive, send: Send) -> None:
         await refuses(scope, receive, send)
 
 
-@pytest.mark.parametrize("app", [refuses, ignores])
-def test_the_door_lives_through_a_lifespan_that_the_application_does_not_know(
-    convert: Convert, app: Callable[[Scope, Receive, Send], Awaitable[None]]
+@pytest.mark.parametrize(("app", "raised"), [(refuses, ["ValueError"]), (ignores, [])])
+def test_the_door_lives_through_a_lifespan_that_the_application_does_not_know_and_says_what_it_raised(
+    convert: Convert,
+    app: Callable[[Scope, Receive, Send], Awaitable[None]],
+    raised: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     door = ConvertMiddleware(app, **convert.options())
     convert.trackers.append(door.tracker)
@@ -232,6 +235,10 @@ def test_the_door_lives_through_a_lifespan_that_the_application_does_not_know(
 
     assert not delivering()
     assert [hit.goals for hit in convert.hits()] == [(331,)]
+    assert warnings_of(caplog) == [
+        f"The application raised {name} before it took note of its lifespan, and is taken to have none."
+        for name in raised
+    ]
 
 
 async def fails_to_start(receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.accounts import accounts_in
 from tests.discretion import assert_discreet
 from tests.servers import TrackingServer, answer, stall
 
@@ -60,6 +61,7 @@ def run(server: TrackingServer, script: str, *, host: str = "127.0.0.1") -> str:
     assert "Traceback" not in err, err
     assert "Warning" not in err, err
     assert_discreet([out, err])
+    accounts_in(err)
     return out + err
 
 

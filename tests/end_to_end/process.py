@@ -17,9 +17,11 @@ from typing import Final, Self
 import httpx
 
 from examples.visitors import USER_AGENT
+from tests.accounts import Account, accounts_in
 from tests.discretion import assert_discreet
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+_AT_START: Final = Path(__file__).parent / "at_start"
 _PATIENCE: Final = 20.0  # seconds a process gets to start or to end
 
 
@@ -40,6 +42,7 @@ class Site:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CONVERT_")}
         environment |= {f"CONVERT_{name.upper()}": value for name, value in options.items()}
         environment["CONVERT_ENDPOINT"] = endpoint
+        environment["PYTHONPATH"] = str(_AT_START)
         command = [sys.executable, "-m", *self.server, *arguments]
         self._process = subprocess.Popen(
             command,
@@ -58,7 +61,7 @@ class Site:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End it by force if need be; nothing that it said may tell a secret."""
+        """End it by force if need be; nothing that it said may tell a secret, and its accounts add up."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -67,6 +70,12 @@ class Site:
             self._process.stderr.close()
         if exception[0] is None:
             assert_discreet(self._lines)
+            accounts_in(self.said)
+
+    @property
+    def accounts(self) -> list[Account]:
+        """What its processes that have ended in good order say of their hits."""
+        return accounts_in(self.said)
 
     @property
     def said(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from convert_middleware.wire import decode
+from tests.accounts import accounts_in
 
 from .process import PreloadedSite
 
@@ -31,7 +31,7 @@ def test_four_preloaded_workers_send_every_hit_once(tracking_server: TrackingSer
     hits = [decode(target) for target in tracking_server.targets]
     assert sorted(hit.goals for hit in hits) == [(number,) for number in range(1, VISITORS + 1)]
     assert all(hit.new_goals == 1 for hit in hits)
-    accounts = re.findall(r"Tracking stops: (\d+) hits accepted, (\d+) delivered", said)
+    accounts = accounts_in(said)
     assert len(accounts) > 1  # several workers served
-    assert sum(int(delivered) for _, delivered in accounts) == VISITORS
+    assert sum(account.delivered for account in accounts) == VISITORS
     assert "Traceback" not in said

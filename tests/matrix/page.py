@@ -66,10 +66,10 @@ def _tables(passed: Callable[[Server, str], bool]) -> Iterator[str]:
     for name, reason in NOT_TRIO.items():
         yield f"- {_FRAMEWORKS[name][0]} in hypercorn with trio: {reason}."
     yield "\n## Streams and sockets\n"
-    yield "Server-sent events, files sent with `pathsend` (granian) and `sendfile` (gunicorn), and WebSockets"
-    yield "work in every server that supports them. The cookie is set by the response that accepts a"
-    yield "WebSocket. These servers send none of the application's headers there, so that a visitor is known"
-    yield "only from an earlier page:\n"
+    yield "Server-sent events, files sent with `pathsend` (granian) and `sendfile` (gunicorn, uWSGI), and"
+    yield "WebSockets work in every server that supports them. The cookie is set by the response that accepts"
+    yield "a WebSocket. These servers send none of the application's headers there, so that a visitor is"
+    yield "known only from an earlier page:\n"
     for server in SERVERS:
         if not server.accepts_with_headers:
             yield f"- {server.name}"
@@ -95,7 +95,7 @@ def _versions() -> Iterator[str]:
     yield "## Versions\n"
     yield f"On {PYTHON}:"
     yield from wrap(", ".join(f"{name} {version(name)}" for name in sorted(packages)) + ".", 110)
-    yield "The tests run on CPython 3.11, 3.12 and 3.13.\n"
+    yield ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import pytest
 
-from convert_middleware.hooks import VariationConflict
+from convert_middleware.hooks import BrowserPartsIgnored, VariationConflict
 
 if TYPE_CHECKING:
     from convert_middleware import Recorder
     from tests.privacy.conftest import Sites
+    from tests.privacy.doors import Record
 
 # Experiment 21 with variation 22, in which the script fired goals 33 and 341.
 TOLD: Final = (
@@ -139,6 +140,36 @@ def test_what_is_forged_harms_nothing(cookie: str, sites: Sites) -> None:
     answer = browser.get(lambda convert: (convert.experiment(21, 23), convert.goal(33)), cookie=cookie)
     assert (answer.status, answer.body) == (200, "(23, True)")
     assert len(browser.convert.hits()) == 1
+
+
+# Two of its parts make no sense: an experiment without a variation, and a goal that is none.
+ODD: Final = "_conv_v=exp:{21.{v.22-g.{33.1}}-31.{g.{}}-41.{v.42-g.{x.1}}}"
+
+
+def test_odd_parts_of_converts_cookie_are_counted_and_announced_and_the_rest_is_read(sites: Sites) -> None:
+    browser = sites.open()
+    for cookie in (ODD, TOLD, ODD):
+        assert browser.get(lambda convert: convert.goal(33), cookie=cookie).body == "False"
+    assert browser.tracker.stats().odd_browser_cookies == 2
+    assert browser.convert.told(BrowserPartsIgnored) == [BrowserPartsIgnored(parts=2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "record", "headers"),
+    [
+        ({}, lambda convert: "nobody asks", ()),
+        ({"browser_state": "ignore"}, lambda convert: convert.goals, ()),
+        ({}, lambda convert: convert.goals, (("Sec-GPC", "1"),)),
+    ],
+    ids=["unasked", "ignored", "excluded"],
+)
+def test_converts_cookie_is_only_looked_at_where_it_matters(
+    options: dict[str, Any], record: Record, headers: tuple[tuple[str, str], ...], sites: Sites
+) -> None:
+    browser = sites.open(**options)
+    browser.get(record, cookie=ODD, headers=headers)
+    assert browser.tracker.stats().odd_browser_cookies == 0
+    assert browser.convert.told(BrowserPartsIgnored) == []
 
 
 def test_a_huge_cookie_of_convert_makes_neither_our_cookie_nor_the_url_too_long(sites: Sites) -> None:

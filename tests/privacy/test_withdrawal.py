@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from tests.privacy.doors import Answer, Record
     from tests.servers import Behaviour, Seen, TrackingServer
 
+    Headers = tuple[tuple[str, str], ...]
+
 YES: Final = "cookie_choice=all"
 NO: Final = "cookie_choice=none"
+GPC: Final = (("Sec-GPC", "1"),)
+DNT: Final = (("DNT", "1"),)
+PLAIN: Final = [("content-type", "text/plain")]
 
 
 def choice(request: RequestFacts) -> bool | None:
@@ -114,22 +119,48 @@ def test_the_cookie_is_deleted_with_the_attributes_it_was_set_with(
     assert attributes(taken.cookies[0]) == attributes(given.cookies[0])
 
 
+@pytest.mark.parametrize("record", [goal(332), nothing], ids=["goal", "nothing"])
 @pytest.mark.parametrize(
     ("options", "headers"),
-    [({}, (("Sec-GPC", "1"),)), ({"honour_dnt": True}, (("DNT", "1"),))],
-    ids=["gpc", "dnt"],
+    [({}, GPC), ({"honour_dnt": True}, DNT), ({"honour_dnt": True, "honour_gpc": False}, DNT)],
+    ids=["gpc", "dnt", "dnt alone"],
 )
-def test_a_browser_that_begins_to_say_no_withdraws(
-    options: dict[str, Any], headers: tuple[tuple[str, str], ...], sites: Sites
+def test_a_browser_that_begins_to_say_no_withdraws_on_whatever_page(
+    options: dict[str, Any], headers: Headers, record: Record, sites: Sites
 ) -> None:
     browser = sites.open(**options)
     cookie = counted(browser, goal(331))
-    untouched = browser.get(nothing, cookie=cookie, headers=headers)
-    assert untouched.headers == [("content-type", "text/plain")]
-    left = browser.get(goal(332), cookie=cookie, headers=headers)
+    left = browser.get(record, cookie=cookie, headers=headers)
     assert "Max-Age=0" in left.cookies[0]
-    assert len(browser.convert.told(VisitorWithdrew)) == 1
+    assert ("cache-control", "private") in left.headers
+    assert len(browser.convert.told(VisitorWithdrew)) == len(browser.convert.told(RequestExcluded)) == 1
     assert len(browser.convert.hits()) == 1
+
+    assert browser.get(nothing, headers=headers).headers == PLAIN
+    assert len(browser.convert.told(RequestExcluded)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "headers", "more"),
+    [
+        ({}, (("Sec-GPC", "0"),), ""),
+        ({}, (("Upgrade-Insecure-Requests", "1"), *DNT), ""),
+        ({"honour_gpc": False}, GPC, ""),
+        ({"honour_gpc": False, "honour_dnt": True}, GPC, ""),
+        ({"exclude": lambda request: True}, GPC, ""),
+        ({"consent": choice}, (), f"; {YES}"),
+        ({"consent": choice}, (), ""),
+    ],
+    ids=["gpc 0", "dnt", "gpc off", "dnt alone", "excluded", "granted", "unknown"],
+)
+def test_a_page_that_records_nothing_stays_as_it_is_for_who_does_not_withdraw(
+    options: dict[str, Any], headers: Headers, more: str, sites: Sites
+) -> None:
+    browser = sites.open()
+    cookie = browser.get(goal(331)).cookie
+    unchanged = sites.open(**options).get(nothing, cookie=cookie + more, headers=headers)
+    assert unchanged.headers == PLAIN
+    assert browser.convert.told(VisitorWithdrew) == []
 
 
 def test_a_visitor_withdraws_on_a_page_that_records_nothing(sites: Sites) -> None:

@@ -10,6 +10,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tests.accounts import accounts_in
 from tests.delivery.test_processes import START
 from tests.discretion import assert_discreet
 
@@ -55,6 +56,7 @@ def ended(server: TrackingServer, script: str, *, early: str = "", endpoint: str
             os.killpg(process.pid, signal.SIGKILL)
             raise
     assert_discreet([out, err])
+    accounts_in(err)
     return Ended(process.returncode, out, err)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -217,6 +218,61 @@ def test_a_file_stays_the_object_that_the_server_knows(convert: Convert) -> None
     answer = call(door(convert, with_body(file)), "", **{"wsgi.file_wrapper": FileWrapper})
     assert answer.body is file
     assert len(convert.hits()) == 1
+
+
+def test_a_file_stays_the_object_that_a_server_knows_whose_wrapper_is_a_function(convert: Convert) -> None:
+    """In uWSGI the wrapper is built in, and returns the very file."""
+    file, other = BytesIO(b"a file"), BytesIO(b"another")
+    asked: list[tuple[object, ...]] = []
+
+    def wrap(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return arguments[0]
+
+    def app(request: Environ, start_response: StartResponse) -> Any:
+        current().goal(331)
+        start_response("200 OK", PLAIN)
+        wrapped = request["wsgi.file_wrapper"](file, 4096)
+        return wrapped if request["PATH_INFO"] == "/file" else other
+
+    site = door(convert, app)
+    answer = call(site, "", PATH_INFO="/file", **{"wsgi.file_wrapper": wrap})
+    assert answer.body is file
+    assert asked == [(file, 4096)]
+    assert len(convert.hits()) == 1
+
+    watched = serve(site, "", PATH_INFO="/other", **{"wsgi.file_wrapper": wrap})
+    assert watched.body is not other, "a body that the server did not wrap is watched"
+    assert watched.written == [b"another"]
+    assert len(convert.hits()) == 1
+
+
+def test_two_projects_leave_a_file_the_object_that_the_server_knows(convert: Convert) -> None:
+    file = BytesIO(b"a file")
+
+    def app(request: Environ, start_response: StartResponse) -> Any:
+        current().goal(331)
+        start_response("200 OK", PLAIN)
+        return request["wsgi.file_wrapper"](file)
+
+    site = door(convert, door(convert, app, project_id="70"))
+    assert call(site, "", **{"wsgi.file_wrapper": lambda given: given}).body is file
+    assert len(convert.hits()) == 1
+
+
+def test_a_wrapped_file_that_is_not_sent_lives_no_longer_than_without_us(convert: Convert) -> None:
+    files: list[weakref.ref[BytesIO]] = []
+
+    def app(request: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("404 Not Found", PLAIN)
+        file = request["wsgi.file_wrapper"](BytesIO(b"a file"))
+        files.append(weakref.ref(file))
+        return [b"not for you"]
+
+    kept = environ("", **{"wsgi.file_wrapper": lambda file: file})
+    body = door(convert, app)(kept, lambda *_: list[bytes]().append)
+    assert files[0]() is None
+    assert list(body) == [b"not for you"]
 
 
 def test_a_generator_that_starts_its_response_when_iterated_records_as_well(convert: Convert) -> None:
