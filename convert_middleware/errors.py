@@ -121,8 +121,12 @@ class OutboxError(ConvertError):
         return type(self), (self.path, self.doing, self.reason)
 
 
-class UnansweredError(OutboxError):
-    """An outbox could not be reached, and nobody knows yet whether what was asked of it happened."""
+class UnreachableError(OutboxError):
+    """An outbox could not be reached, so that what was asked of it did not happen."""
+
+
+class UnansweredError(UnreachableError):
+    """An outbox could be reached no more, and nobody knows yet whether what was asked of it happened."""
 
 
 class OutsideRequestError(ConvertError, LookupError):

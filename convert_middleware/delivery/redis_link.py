@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from convert_middleware.errors import OutboxError, SettingsError, UnansweredError, shown
+from convert_middleware.errors import OutboxError, SettingsError, UnansweredError, UnreachableError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,6 +106,7 @@ class RedisLink:
 
         Raises:
             UnansweredError: The connection failed, and it may have happened or not.
+            UnreachableError: There was no connection.
             OutboxError: Redis refused; it did not happen, or only as far as it may be repeated.
         """
         from redis.exceptions import NoScriptError, ResponseError
@@ -138,7 +139,12 @@ class RedisLink:
             client = self._make_client()
             self._loop = asyncio.get_running_loop()
             self._client = client
-            version = tuple(map(int, (await client.info("server"))["redis_version"].split(".")[:2]))
+            try:
+                about = await client.info("server")
+            except self._errors as error:  # memory takes over only what certainly was not asked for
+                await self.close()
+                raise UnreachableError(self.shown, what, _name(error)) from error
+            version = tuple(map(int, about["redis_version"].split(".")[:2]))
             if version < OLDEST:
                 await self.close()
                 raise OutboxError(self.shown, what, "Redis 6.2 is the oldest that works")

@@ -130,6 +130,12 @@ class RedisOutbox:
             taken, self._found = self._found[:number], self._found[number:]
             return taken
 
+    def unsure_of(self, entries: list[Entry]) -> list[Entry]:
+        """Return those that may be kept although putting them failed."""
+        step = self._unsure
+        kept = self._done.keys() | {id(entry) for entry in (step.entries if step else ())}
+        return [entry for entry in entries if id(entry) in kept]
+
     async def settle(self, entry: Entry) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         self._land(entry)

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery.outbox import MAX_HITS, Counts, Entry, MemoryOutbox, Outbox
-from convert_middleware.errors import ConvertError, UnansweredError
+from convert_middleware.errors import ConvertError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +29,9 @@ class Store(Outbox, Protocol):
 
     def after_fork(self) -> None:
         """Begin with an account of one's own in a forked child."""
+
+    def unsure_of(self, entries: list[Entry]) -> list[Entry]:
+        """Return those that may be kept although putting them failed."""
 
     async def commit(self) -> None:
         """Write what ended."""
@@ -71,6 +74,7 @@ class ShelteredOutbox(MemoryOutbox):
         self.store.lost = self.lost
         self._stored: dict[int, Entry] = {}  # taken from the store, by identity
         self._owed: list[tuple[Entry, float]] = []  # retries that the store could not note yet
+        self._unsure: deque[list[Entry]] = deque()  # put, and the answer got lost; they may leave from there
 
     async def keep(self, now: float) -> None:
         """Bring what came to the store, and give the store a sign of life."""
@@ -90,18 +94,29 @@ class ShelteredOutbox(MemoryOutbox):
 
     async def _bring(self, now: float) -> None:
         while self._owed:
-            await self.store.retry(*self._owed[-1])
-            self._owed.pop()
-        while entries := await super().take(self.store.batch, now):
+            owed = self._owed.pop()  # lanes bring at the same time, each another one
+            try:
+                await self.store.retry(*owed)
+            except BaseException:
+                self._owed.append(owed)
+                raise
+        while entries := await self._next_batch(now):
             try:
                 await self.store.put(entries)
-            except ConvertError:
+            except BaseException:  # also a lane that is cancelled at the end
+                if unsure := self.store.unsure_of(entries):
+                    self._unsure.appendleft(unsure)
+                in_doubt = {id(entry) for entry in unsure}
                 for entry in entries:
-                    await super().retry(entry, now)
+                    if id(entry) not in in_doubt:
+                        await super().retry(entry, now)
                 raise
             with self._lock:  # from here on the store has them in its account
                 self._accepted -= len(entries)
                 self._in_flight -= len(entries)
+
+    async def _next_batch(self, now: float) -> list[Entry]:
+        return self._unsure.popleft() if self._unsure else await super().take(self.store.batch, now)
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -148,6 +163,9 @@ class ShelteredOutbox(MemoryOutbox):
         except ConvertError as error:
             self._owed.append((entry, due))
             self._failed(_PUT, error, 0.0)
+        except BaseException:  # a lane that is cancelled at the end
+            self._owed.append((entry, due))
+            raise
 
     async def purge(self, visitor: str) -> int:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`.
@@ -214,5 +232,5 @@ class ShelteredOutbox(MemoryOutbox):
     def _failed(self, what: str, error: ConvertError, now: float) -> None:
         if not self._failing:
             self._say(error)
-        for each in (_PUT, _TAKE) if isinstance(error, UnansweredError) else (what,):
+        for each in (_PUT, _TAKE) if isinstance(error, UnreachableError) else (what,):
             self._failing[each] = now + REST

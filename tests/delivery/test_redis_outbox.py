@@ -15,9 +15,10 @@ from convert_middleware.delivery import Counts, Entry, Receipt, ShelteredOutbox,
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.delivery.redis_streams import RedisOutbox
-from convert_middleware.errors import OutboxError, UnansweredError
+from convert_middleware.errors import OutboxError, UnreachableError
 from convert_middleware.model import Transaction
 from tests.redis_server import RedisServer
+from tests.servers import refused_port
 
 from .conftest import balanced
 
@@ -121,7 +122,7 @@ def test_a_step_whose_answer_gets_lost_happens_once(server: RedisServer, prefix:
     assert server.say("XLEN", f"{{{prefix}}}:dead") == ":1"
 
 
-def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
+def test_hits_whose_answer_got_lost_while_redis_went_away_are_neither_put_nor_sent_twice(
     server: RedisServer, prefix: str
 ) -> None:
     async def story() -> None:
@@ -134,7 +135,8 @@ def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
             dark[0] = True
             await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(5)])
             assert len(errors) == 1
-            assert outbox.counts().waiting == 6
+            assert outbox.counts() == Counts(6, waiting=1, in_flight=5)
+            assert await outbox.take(20, NOW) == []  # they wait in Redis, where others take them
             dark[0] = False
             await outbox.keep(NOW + 60)
             assert errors[1:] == []
@@ -147,6 +149,22 @@ def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
             assert outbox.counts() == Counts(6, delivered=6)
 
     asyncio.run(story())
+
+
+def test_hits_that_never_reached_redis_leave_from_memory(prefix: str) -> None:
+    async def story(port: int) -> None:
+        store = RedisOutbox(f"redis://127.0.0.1:{port}/0", prefix=prefix)
+        outbox = ShelteredOutbox(store, lambda _: None)
+        await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(5)])
+        taken = await outbox.take(20, NOW)
+        assert [entry.text for entry in taken] == ["0", "1", "2", "3", "4"]
+        for entry in taken:
+            await outbox.settle(entry)
+        await outbox.leave(NOW)
+        assert outbox.counts() == Counts(5, delivered=5)
+
+    with refused_port() as port:
+        asyncio.run(story(port))
 
 
 def test_what_a_dead_machine_held_is_in_doubt_and_what_it_left_waiting_is_not(
@@ -310,7 +328,7 @@ def test_a_claim_whose_answer_gets_lost_is_granted_to_who_asked(server: RedisSer
             assert way.lost == 1
             assert await ledger.claim([wanted]) == [(Receipt("visitor"), None)]
             way.cut_after = lambda _question: True
-            with pytest.raises(UnansweredError):
+            with pytest.raises(UnreachableError):
                 await ledger.claim([wanted])
             await link.close()
 
