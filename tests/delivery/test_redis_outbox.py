@@ -151,6 +151,31 @@ def test_hits_whose_answer_got_lost_while_redis_went_away_are_neither_put_nor_se
     asyncio.run(story())
 
 
+def test_retries_that_redis_could_not_note_are_noted_once_by_whoever_comes_first(
+    server: RedisServer, prefix: str
+) -> None:
+    async def story() -> None:
+        async with line(server) as way:
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), lambda _: None)
+            await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(4)])
+            taken = await outbox.take(4, NOW)
+            way.cut_after = lambda _question: True
+            for entry in taken:
+                await outbox.retry(entry, NOW)
+            assert outbox.counts() == Counts(4, in_flight=4)
+            way.cut_after = lambda _question: False
+            _, one, other = await asyncio.gather(
+                outbox.keep(NOW + 60), outbox.take(2, NOW + 60), outbox.take(2, NOW + 60)
+            )
+            assert sorted(entry.text for entry in (*one, *other)) == ["0", "1", "2", "3"]
+            for entry in (*one, *other):
+                await outbox.settle(entry)
+            await outbox.leave(NOW + 60)
+            assert outbox.counts() == Counts(4, delivered=4)
+
+    asyncio.run(story())
+
+
 def test_hits_that_never_reached_redis_leave_from_memory(prefix: str) -> None:
     async def story(port: int) -> None:
         store = RedisOutbox(f"redis://127.0.0.1:{port}/0", prefix=prefix)
