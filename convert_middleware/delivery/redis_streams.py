@@ -130,8 +130,17 @@ class RedisOutbox:
             taken, self._found = self._found[:number], self._found[number:]
             return taken
 
+    def let_go(self, entry: Entry) -> bool:
+        """Forget a hit in flight that waits elsewhere; return False if it may wait here nevertheless."""
+        if self.unsure_of([entry]):
+            return False
+        self._land(entry)
+        self._gained -= 1
+        self._show()
+        return True
+
     def unsure_of(self, entries: list[Entry]) -> list[Entry]:
-        """Return those that may be kept although putting them failed."""
+        """Return those that may be kept although putting them, or putting them back, failed."""
         step = self._unsure
         kept = self._done.keys() | {id(entry) for entry in (step.entries if step else ())}
         return [entry for entry in entries if id(entry) in kept]
@@ -220,15 +229,25 @@ class RedisOutbox:
     async def close(self) -> None:
         """Write what ended and leave; what is still in flight may have left."""
         try:
-            if self._repeat_expired and self._flying:
-                await self.release()
-            for *_, entry in list(self._flying.values()):
-                await self.drop(entry, "interrupted")
+            try:
+                await self._release_found()
+                if self._repeat_expired and self._flying:
+                    await self.release()
+            finally:
+                for *_, entry in list(self._flying.values()):
+                    await self.drop(entry, "interrupted")
             async with self._alone():
                 await self._step("leave")
         finally:
             self._epoch = ""
             await self.link.close()
+
+    async def _release_found(self) -> None:
+        """Give back what an answer handed out that got lost, or that came when nobody waited for it."""
+        async with self._alone():
+            await self._find_out()
+            found, self._found = self._found, []
+            await self._put_back([(entry, entry.accepted_at) for entry in found])
 
     # Below, one step is made at a time.
 
@@ -349,7 +368,8 @@ class RedisOutbox:
             self._gained += len(step.entries)
         elif step.name == "back":
             for entry in step.entries:
-                self._flying.pop(id(entry))
+                if self._flying.pop(id(entry), None) is None:
+                    self._gained += 1  # given up meanwhile, and it waits nevertheless
         for reason, many in (
             ("withdrawn" if step.name == "purge" else "overflow", answer["dropped"]),
             ("interrupted", answer["interrupted"]),

@@ -6,6 +6,7 @@ at a time. As long as the store cannot work, memory takes its place; what waits 
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
 REST: Final = 1.0  # seconds before a store that failed is tried again
+_BREAKS_OFF: Final = (ConvertError, CancelledError)  # a store that fails, and a lane at the end
 _PUT: Final = "put"  # a full store may take no more,
 _TAKE: Final = "take"  # and still give out what it has
 
@@ -29,6 +31,9 @@ class Store(Outbox, Protocol):
 
     def after_fork(self) -> None:
         """Begin with an account of one's own in a forked child."""
+
+    def let_go(self, entry: Entry) -> bool:
+        """Forget a hit in flight that waits elsewhere; return False if it may wait here nevertheless."""
 
     def unsure_of(self, entries: list[Entry]) -> list[Entry]:
         """Return those that may be kept although putting them failed."""
@@ -86,6 +91,13 @@ class ShelteredOutbox(MemoryOutbox):
     async def leave(self, now: float) -> None:
         """Bring what is left to the store and close it; what is in flight may have left."""
         await self._try(_PUT, self._bring, now, must=True)
+        while self._owed:
+            entry, due = self._owed.pop()
+            if self.store.let_go(entry):
+                with self._lock:
+                    self._accepted += 1
+                    self._in_flight += 1
+                await super().retry(entry, due)
         await self._try(_TAKE, self._close, now, must=True)
         self._stored.clear()
 
@@ -97,13 +109,13 @@ class ShelteredOutbox(MemoryOutbox):
             owed = self._owed.pop()  # lanes bring at the same time, each another one
             try:
                 await self.store.retry(*owed)
-            except BaseException:
+            except _BREAKS_OFF:
                 self._owed.append(owed)
                 raise
         while entries := await self._next_batch(now):
             try:
                 await self.store.put(entries)
-            except BaseException:  # also a lane that is cancelled at the end
+            except _BREAKS_OFF:
                 if unsure := self.store.unsure_of(entries):
                     self._unsure.appendleft(unsure)
                 in_doubt = {id(entry) for entry in unsure}
@@ -163,7 +175,7 @@ class ShelteredOutbox(MemoryOutbox):
         except ConvertError as error:
             self._owed.append((entry, due))
             self._failed(_PUT, error, 0.0)
-        except BaseException:  # a lane that is cancelled at the end
+        except CancelledError:
             self._owed.append((entry, due))
             raise
 
@@ -194,6 +206,12 @@ class ShelteredOutbox(MemoryOutbox):
         """See :class:`MemoryOutbox`."""
         super().hurry()
         self._hurrying = True
+
+    def abandon(self, reason: str, *, waiting: bool, in_flight: bool = True) -> int:
+        """See :class:`MemoryOutbox`."""
+        if in_flight:
+            self._unsure.clear()
+        return super().abandon(reason, waiting=waiting, in_flight=in_flight)
 
     def in_memory(self) -> int:
         """See :class:`MemoryOutbox`."""
