@@ -49,6 +49,9 @@ class Line:
         self.port = 0
         self.cut_after: Callable[[bytes], bool] = lambda _question: False
         self.lost = 0
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     @property
     def url(self) -> str:
@@ -62,6 +65,8 @@ class Line:
                 lose = self.cut_after(question)
                 to_redis.write(question)
                 answer = await redis.read(1 << 20)
+                self.asked.set()
+                await self.may_answer.wait()
                 if lose:
                     self.lost += 1
                     break
@@ -172,6 +177,31 @@ def test_retries_that_redis_could_not_note_are_noted_once_by_whoever_comes_first
                 await outbox.settle(entry)
             await outbox.leave(NOW + 60)
             assert outbox.counts() == Counts(4, delivered=4)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["bringing", "fetching"])
+def test_a_lane_that_is_cancelled_while_redis_answers_loses_no_hit(
+    server: RedisServer, prefix: str, *, waits: bool
+) -> None:
+    async def story() -> None:
+        async with line(server) as way:
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), lambda _: None)
+            await outbox.put([Entry("before", Worth.GOAL, NOW)] if waits else [])
+            await outbox.next_due()
+            if not waits:
+                outbox.offer(Entry("before", Worth.GOAL, NOW))
+            way.may_answer.clear()
+            way.asked.clear()
+            lane = asyncio.create_task(outbox.take(1, NOW))
+            await way.asked.wait()
+            lane.cancel()
+            await asyncio.gather(lane, return_exceptions=True)
+            way.may_answer.set()
+            await outbox.leave(NOW)
+            assert outbox.counts() == Counts(1, waiting=1)
+            assert outbox.in_memory() == 0
 
     asyncio.run(story())
 
