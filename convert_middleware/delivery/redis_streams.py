@@ -100,6 +100,8 @@ class RedisOutbox:
         self._steps = 0
         self._unsure: _Step | None = None
         self._epoch = ""  # of the data in Redis; others begin with another one when it was flushed
+        self._made: int | None = None  # how often a part of the data was lost
+        self._made_anew = False  # and what remains is still to be counted
         self._reclaimed = 0.0  # of the monotonic clock
         self._flying: dict[int, tuple[str, str, Entry]] = {}  # by identity: epoch, key, hit
         self._found: list[Entry] = []  # handed out in an answer that got lost
@@ -265,7 +267,7 @@ class RedisOutbox:
         """Make a step, once."""
         for last_try in (False, True):
             await self._find_out()
-            if not self._epoch:
+            if not self._epoch or self._made_anew:
                 await self._open()
             step = self._begin(name, entries or [])
             try:
@@ -309,8 +311,16 @@ class RedisOutbox:
 
     async def _open(self) -> None:
         message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8)}
+        if self._made is not None:
+            message["made"] = self._made
         answer = await self.link.run(self._script, "open", message)
-        self._epoch = answer["epoch"]
+        self._epoch, self._made, self._made_anew = answer["epoch"], answer["made"], False
+        if "waits" in answer:
+            self._note_ceded(answer["ceded"])
+            self._dropped["store lost"] += self._waiting - answer["waits"]
+            self._dropped = +self._dropped
+            self._waiting = answer["waits"]
+            self._show()
 
     async def _find_out(self) -> bool:
         """Ask whether the last step happened, if nobody knows; tell whether it did."""
@@ -356,13 +366,12 @@ class RedisOutbox:
             self._lose_store(answer["epoch"])
             if not self._epoch:
                 raise OutboxError(self.link.shown, step.name, "its data are gone")
+        self._made_anew = self._made_anew or answer["made"] != self._made
         if step.name == "next":
             return
         del self._ended[: len(step.ended)], self._buried[: step.buried]
-        ceded = answer["ceded"] - self._ceded_in_all
-        self._ceded_in_all = answer["ceded"]
-        self._ceded += ceded
-        self._waiting += answer["entered"] - answer["mine"] - ceded
+        self._note_ceded(answer["ceded"])
+        self._waiting += answer["entered"] - answer["mine"]
         self._gained += answer["gained"]
         if step.name == "put":
             self._gained += len(step.entries)
@@ -390,9 +399,16 @@ class RedisOutbox:
                 self._dropped["lease lost"] += 1
         self._show()
 
+    def _note_ceded(self, in_all: int) -> None:
+        """Take note of what others took of ours."""
+        ceded, self._ceded_in_all = in_all - self._ceded_in_all, in_all
+        self._ceded += ceded
+        self._waiting -= ceded
+
     def _lose_store(self, epoch: str) -> None:
         """Count what waited in data that are gone as dropped, and begin with what is there now."""
         self._epoch = epoch
+        self._made, self._made_anew = -1, True  # what is there nevertheless is counted
         self._ended.clear()
         self._ceded_in_all = 0
         if self._waiting:

@@ -273,6 +273,51 @@ def test_hits_in_flight_when_redis_loses_its_data_end_as_they_end_and_harm_no_ot
         asyncio.run(story(server))
 
 
+@pytest.mark.parametrize(
+    ("gone", "lost"),
+    [
+        (("DEL", "hits:1"), 2),
+        (("XGROUP DESTROY", "hits:1", "senders"), 0),
+        (("DEL", "again"), 0),
+        (("DEL", "totals"), 0),
+    ],
+)
+def test_a_part_of_the_data_that_is_gone_is_counted_and_what_remains_and_comes_leaves_once(
+    server: RedisServer, prefix: str, gone: tuple[str, ...], lost: int
+) -> None:
+    async def story() -> None:
+        ours, theirs = (RedisOutbox(server.url, prefix=prefix) for _ in range(2))
+        await theirs.put([Entry("theirs", Worth.GOAL, NOW)])
+        await ours.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(3)])
+        taken = await ours.take(3, NOW)
+        assert [entry.text for entry in taken] == ["theirs", "0", "1"]
+        await ours.retry(taken[2], NOW)
+        await ours.put([Entry("3", Worth.GOAL, NOW)])
+        command, key, *group = gone
+        server.say(*command.split(), f"{{{prefix}}}:{key}", *group)
+
+        with suppress(OutboxError):  # where it has to hear of it first
+            await ours.renew(NOW)
+        await ours.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(4, 7)])
+        sent = taken[:2]
+        while found := await ours.take(2, NOW + 1):
+            sent += found
+        await ours.renew(NOW)
+        for entry in sent:
+            await ours.settle(entry)
+        await ours.commit()
+        texts = Counter(entry.text for entry in sent)
+        assert set(texts.values()) == {1}
+        assert texts.keys() >= {"theirs", "0", "4", "5", "6"}
+        assert len(texts) == 8 - lost
+        dropped = {"store lost": lost} if lost else {}
+        assert ours.counts() == Counts(8, delivered=8 - lost, dropped=dropped)
+        await ours.close()
+        await theirs.close()
+
+    asyncio.run(story())
+
+
 def test_two_machines_never_hold_the_same_hit_and_their_accounts_balance(
     server: RedisServer, prefix: str
 ) -> None:
