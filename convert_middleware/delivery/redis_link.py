@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT: Final = 1.0  # seconds
 ANSWER_TIMEOUT: Final = 2.0  # seconds; a step takes milliseconds
 OLDEST: Final = (6, 2)  # the first with XAUTOCLAIM
+_ROLES: Final = (  # as redis-py or the server itself calls such answers
+    "ReadOnlyError", "MasterDownError", "BusyLoadingError", "READONLY", "MASTERDOWN", "NOREPLICAS",
+)  # fmt: skip
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _inherited: Final[list[object]] = []  # never closed: the sockets are the parent's
 
@@ -109,7 +112,7 @@ class RedisLink:
             UnreachableError: There was no connection.
             OutboxError: Redis refused; it did not happen, or only as far as it may be repeated.
         """
-        from redis.exceptions import NoScriptError, ResponseError
+        from redis.exceptions import BusyLoadingError, NoScriptError, ResponseError
 
         all_keys = script.keys + keys if keys else script.keys
         arguments = (*all_keys, what, json.dumps(asked, separators=(",", ":")))
@@ -121,7 +124,9 @@ class RedisLink:
                 answer = await client.evalsha(script.digests[frugal], len(all_keys), *arguments)
             except NoScriptError:
                 answer = await client.eval(script.texts[frugal], len(all_keys), *arguments)
-        except ResponseError as error:
+        except (ResponseError, BusyLoadingError) as error:
+            if _leads_elsewhere(error):
+                await self.close()
             raise OutboxError(self.shown, what, _name(error)) from error
         except self._errors as error:
             await self.close()
@@ -171,6 +176,11 @@ def _name(error: Exception) -> str:
     kind = type(error).__name__
     word = str(error).partition(" ")[0]
     return word if kind == "ResponseError" and word.isupper() and word.isalpha() else kind
+
+
+def _leads_elsewhere(error: Exception) -> bool:
+    """Tell whether a server says that it has another role now; its name may lead to its successor by then."""
+    return _name(error) in _ROLES or any(word in str(error) for word in _ROLES)
 
 
 def _without_secrets(url: str) -> str:

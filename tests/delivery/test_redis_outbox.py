@@ -45,7 +45,7 @@ class Line:
     """A way to Redis that can lose what it carries."""
 
     def __init__(self, port: int) -> None:
-        self._redis = port
+        self.leads_to = port
         self.port = 0
         self.cut_after: Callable[[bytes], bool] = lambda _question: False
         self.lost = 0
@@ -59,7 +59,7 @@ class Line:
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry questions and answers, until one of the answers is to be lost."""
-        redis, to_redis = await asyncio.open_connection("127.0.0.1", self._redis)
+        redis, to_redis = await asyncio.open_connection("127.0.0.1", self.leads_to)
         with suppress(ConnectionError):
             while question := await reader.read(1 << 20):
                 lose = self.cut_after(question)
@@ -353,6 +353,25 @@ def test_two_machines_never_hold_the_same_hit_and_their_accounts_balance(
             await outbox.close()
 
     asyncio.run(story())
+
+
+def test_after_a_failover_hits_go_to_the_new_leader_although_the_old_one_lives_on(prefix: str) -> None:
+    async def story(old: RedisServer, new: RedisServer) -> None:
+        async with line(old) as way:
+            outbox = RedisOutbox(way.url, prefix=prefix)
+            await outbox.put([Entry("before", Worth.GOAL, NOW)])
+            old.say("REPLICAOF", "127.0.0.1", str(new.port))
+            way.leads_to = new.port
+            with pytest.raises(OutboxError, match="ReadOnlyError"):
+                await outbox.put([Entry("during", Worth.GOAL, NOW)])
+            with suppress(OutboxError):  # the new leader never heard of the data
+                await outbox.renew(NOW)
+            await outbox.put([Entry("after", Worth.GOAL, NOW)])
+            assert new.say("XLEN", f"{{{prefix}}}:hits:1") == ":1"
+            await outbox.close()
+
+    with RedisServer() as old, RedisServer() as new:
+        asyncio.run(story(old, new))
 
 
 def test_a_refusal_says_what_redis_calls_it_and_nothing_of_what_was_stored(prefix: str) -> None:
