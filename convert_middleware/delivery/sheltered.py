@@ -6,6 +6,7 @@ at a time. As long as the store cannot work, memory takes its place; what waits 
 
 from __future__ import annotations
 
+import time
 from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
-REST: Final = 1.0  # seconds before a store that failed is tried again
+REST: Final = 1.0  # seconds before a store that failed is tried again; doubled every time it fails again
+LONGEST_REST: Final = 30.0  # seconds
 _BREAKS_OFF: Final = (ConvertError, CancelledError)  # a store that fails, and a lane at the end
 _PUT: Final = "put"  # a full store may take no more,
 _TAKE: Final = "take"  # and still give out what it has
@@ -55,6 +57,7 @@ class ShelteredOutbox(MemoryOutbox):
         store: What survives the process.
         say: Told when the store fails and when it works again, None.
         max_hits: How many may wait in memory while the store cannot work.
+        timer: Returns seconds, to measure how long the store took to fail.
     """
 
     durable = True
@@ -64,9 +67,13 @@ class ShelteredOutbox(MemoryOutbox):
         store: Store,
         say: Callable[[ConvertError | None], None],
         max_hits: int = MAX_HITS,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self._say = say
+        self._timer = timer
+        self._now = 0.0  # as it was handed in last
+        self._rest = REST
         self._failing: dict[str, float] = {}  # what does not work, and when it is tried again
         self._signed = 0.0
         self._hurrying = False
@@ -170,11 +177,15 @@ class ShelteredOutbox(MemoryOutbox):
         if not self._left_store(entry):
             await super().retry(entry, due)
             return
+        if _PUT in self._failing:
+            self._owed.append((entry, due))
+            return
+        began = self._timer()
         try:
             await self.store.retry(entry, due)
         except ConvertError as error:
             self._owed.append((entry, due))
-            self._failed(_PUT, error, 0.0)
+            self._failed_between(_PUT, error, began)
         except CancelledError:
             self._owed.append((entry, due))
             raise
@@ -195,10 +206,11 @@ class ShelteredOutbox(MemoryOutbox):
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         moments = [await super().next_due()]
         if _TAKE not in self._failing:
+            began = self._timer()
             try:
                 moments.append(await self.store.next_due())
             except ConvertError as error:
-                self._failed(_TAKE, error, 0.0)
+                self._failed_between(_TAKE, error, began)
         moments += self._failing.values()
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -239,16 +251,25 @@ class ShelteredOutbox(MemoryOutbox):
     ) -> None:
         if now < self._failing.get(what, now) and not must:
             return
+        self._now = now or self._now
+        began = self._timer()
         try:
             await step(now)
         except ConvertError as error:
-            self._failed(what, error, now)
+            self._failed(what, error, now, began)
         else:
             if self._failing.pop(what, None) is not None and not self._failing:
+                self._rest = REST
                 self._say(None)
 
-    def _failed(self, what: str, error: ConvertError, now: float) -> None:
+    def _failed_between(self, what: str, error: ConvertError, began: float) -> None:
+        """Take note of a failure outside a step; a store that at least answers is tried again at once."""
+        self._failed(what, error, self._now if isinstance(error, UnreachableError) else 0.0, began)
+
+    def _failed(self, what: str, error: ConvertError, now: float, began: float) -> None:
         if not self._failing:
             self._say(error)
+        until = now + self._timer() - began + self._rest
+        self._rest = min(LONGEST_REST, 2 * self._rest)
         for each in (_PUT, _TAKE) if isinstance(error, UnreachableError) else (what,):
-            self._failing[each] = now + REST
+            self._failing[each] = until
