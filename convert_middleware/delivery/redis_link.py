@@ -13,7 +13,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from convert_middleware.errors import OutboxError, SettingsError, UnansweredError, UnreachableError, shown
+from convert_middleware.errors import (
+    OutboxError,
+    SettingsError,
+    UnansweredError,
+    UnreachableError,
+    public,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +71,7 @@ class RedisLink:
             raise SettingsError(
                 "outbox", "in Redis needs the package redis: pip install 'convert-middleware[redis]'"
             ) from None
-        self.shown = _without_secrets(url)
+        self.shown = public(url)
         self._url = url
         self._prefix = f"{{{prefix}}}:"
         self._redis = Redis
@@ -74,8 +81,8 @@ class RedisLink:
         self._frugal = 0  # which text of a script runs
         try:
             self._make_client()
-        except (ValueError, TypeError, RedisError) as error:
-            raise SettingsError("outbox", f"is no URL that redis-py takes: {shown(self.shown)}") from error
+        except (ValueError, TypeError, RedisError):  # they may repeat a part of the password
+            raise SettingsError("outbox", f"is no URL that redis-py takes: {shown(self.shown)}") from None
 
     def after_fork(self) -> None:
         """Begin without a connection."""
@@ -181,11 +188,3 @@ def _name(error: Exception) -> str:
 def _leads_elsewhere(error: Exception) -> bool:
     """Tell whether a server says that it has another role now; its name may lead to its successor by then."""
     return _name(error) in _ROLES or any(word in str(error) for word in _ROLES)
-
-
-def _without_secrets(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "redis://…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+from traceback import format_exception
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from convert_middleware import Settings, Tracker
 from convert_middleware.delivery import Counts, Entry, Receipt, ShelteredOutbox, Worth
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.delivery.redis_streams import RedisOutbox
-from convert_middleware.errors import OutboxError, UnreachableError
+from convert_middleware.errors import OutboxError, SettingsError, UnreachableError
 from convert_middleware.model import Transaction
 from tests.redis_server import RedisServer
 from tests.servers import refused_port
@@ -452,3 +454,21 @@ def test_a_claim_whose_answer_gets_lost_is_granted_to_who_asked(server: RedisSer
             await link.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("password", ["Top/Secret", "Top#Secret", "Top?Secret", "Top%Secret/", "[TopSecret"])
+def test_a_url_that_is_refused_repeats_no_part_of_its_password(password: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Tracker(
+            Settings(
+                project_id=1,
+                customer_id=2,
+                secret_key="a secret of at least 16 bytes",
+                outbox=f"redis://user:{password}@redis.internal:6379/0",
+            )
+        )
+    told = "".join(format_exception(caught.value))
+    assert "Secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert "as 'Top" not in told
+    assert "'[Top" not in told
