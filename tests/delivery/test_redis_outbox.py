@@ -456,6 +456,28 @@ def test_a_claim_whose_answer_gets_lost_is_granted_to_who_asked(server: RedisSer
     asyncio.run(story())
 
 
+def test_what_is_owed_is_handed_out_although_the_answer_gets_lost(server: RedisServer, prefix: str) -> None:
+    lost = Receipt("visitor", (11,), (331,))
+
+    async def story() -> None:
+        async with line(server) as way:
+            link = RedisLink(way.url, prefix)
+            ledger = RedisLedger(link)
+            for _ in range(2):
+                await ledger.claim([lost])
+                await ledger.give_back([lost])
+                way.cut_after = once("claim")
+                assert await ledger.claim([Receipt("visitor", (), (5,))]) in (
+                    [(Receipt("visitor", (), (5,)), lost)],
+                    [(Receipt("visitor"), lost)],
+                )
+                assert await ledger.claim([Receipt("visitor")]) == [(Receipt("visitor"), None)]
+            assert way.lost == 2
+            await link.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("password", ["Top/Secret", "Top#Secret", "Top?Secret", "Top%Secret/", "[TopSecret"])
 def test_a_url_that_is_refused_repeats_no_part_of_its_password(password: str) -> None:
     with pytest.raises(SettingsError) as caught:
