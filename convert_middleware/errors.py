@@ -6,6 +6,10 @@ This module knows no other part of the package.
 
 from __future__ import annotations
 
+import re
+
+_OPTION = re.compile(r"\?\w+=.*", re.DOTALL)  # begins the options even if an @ follows
+_OPTIONS = re.compile(r"[?#].*", re.DOTALL)
 _SHOWN = 80  # characters of a foreign value that an error message repeats
 
 
@@ -19,6 +23,16 @@ def shown(value: object) -> str:
         return text
     end = _SHOWN // 2  # a path tells most at its end
     return f"{text[: _SHOWN - end - 1]}…{text[-end:]}"
+
+
+def public(url: str) -> str:
+    """Return a URL without credentials, whatever characters they hold, and without options."""
+    scheme, _, rest = url.partition("://")
+    place = _OPTIONS.sub("", _OPTION.sub("", rest).rpartition("@")[2])
+    server = place.partition("/")[0]
+    _, colon, port = server.rpartition(":")
+    certain = not colon or port.isdigit() or server.endswith("]")  # else it may be a name and its password
+    return f"{scheme}://{place if certain else '…'}"
 
 
 class ConvertError(Exception):
@@ -121,8 +135,12 @@ class OutboxError(ConvertError):
         return type(self), (self.path, self.doing, self.reason)
 
 
-class UnansweredError(OutboxError):
-    """An outbox could not be reached, and nobody knows yet whether what was asked of it happened."""
+class UnreachableError(OutboxError):
+    """An outbox could not be reached, so that what was asked of it did not happen."""
+
+
+class UnansweredError(UnreachableError):
+    """An outbox could be reached no more, and nobody knows yet whether what was asked of it happened."""
 
 
 class OutsideRequestError(ConvertError, LookupError):

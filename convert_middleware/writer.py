@@ -170,14 +170,15 @@ class Writer:
         if shared is None:
             self.gather()
             return
-        await self._tell_what_was_lost(shared)
+        answers_come = await self._tell_what_was_lost(shared)
         while self._waiting:
             asked = self._asked = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
             answers: list[tuple[Receipt, Receipt | None]] | None = None
             try:
-                answers = await shared.claim([_receipt_of(news) for news, _, _ in asked])
+                if answers_come:  # waiting in vain takes seconds, and is done once
+                    answers = await shared.claim([_receipt_of(news) for news, _, _ in asked])
             except (ConvertError, ValueError):
-                pass  # the outbox says that its store does not work
+                answers_come = False  # the outbox says that its store does not work
             finally:
                 for number, (news, now, context) in enumerate(asked):
                     answer = answers[number] if answers else None
@@ -208,11 +209,12 @@ class Writer:
         if self._waiting or self._outbox.lost:
             self._write_all()
 
-    async def _tell_what_was_lost(self, shared: SharedLedger) -> None:
+    async def _tell_what_was_lost(self, shared: SharedLedger) -> bool:
+        """Have it made good on all machines; return False if the shared ledger cannot be asked."""
         self._collect_what_was_lost()
         self._returned.extend(shared.lost)
         shared.lost.clear()
-        with suppress(ConvertError):
+        try:
             while self._returned:
                 some = list(self._returned)[:TOGETHER]
                 await shared.give_back(some)
@@ -220,6 +222,9 @@ class Writer:
                     self._returned.popleft()
             if not self._waiting:
                 await shared.look()
+        except ConvertError:
+            return False
+        return True
 
     def _write_all(self) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from convert_middleware.errors import (
     SettingsError,
     TokenError,
     WireError,
+    public,
     shown,
 )
 
@@ -98,3 +99,22 @@ def test_a_wrong_type_is_both_a_type_error_and_a_value_error() -> None:
 def test_a_foreign_value_is_shown_short_and_harmless(value: object, text: str) -> None:
     assert shown(value) == text
     assert f"x={text} is odd." == str(ArgumentError("x", value, "is odd"))
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("redis://:Top/Secret@redis.internal:6379/0", "redis://redis.internal:6379/0"),
+        ("redis://:Top#Secret@redis.internal:6379/0", "redis://redis.internal:6379/0"),
+        ("redis://:Top?Secret@redis.internal:6379/0", "redis://redis.internal:6379/0"),
+        ("redis://user:Top@Secret@[::1]:6379", "redis://[::1]:6379"),
+        ("redis://[::1]/0", "redis://[::1]/0"),
+        ("redis://host/0?password=Top@Secret&db=1", "redis://host/0"),
+        ("redis://:Top?Secret", "redis://…"),
+        ("redis://:[Secret@host/0", "redis://host/0"),
+        ("sqlite:////var/lib/outbox.db?max_hits=5", "sqlite:////var/lib/outbox.db"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_of_a_url_nothing_is_shown_that_may_be_secret(url: str, seen: str) -> None:
+    assert public(url) == seen

@@ -12,12 +12,11 @@ import sys
 from contextlib import suppress
 from typing import Final
 
+from convert_middleware import errors
 from convert_middleware.errors import ConvertError
 
 _LONGEST: Final = 80  # characters of a reason
 _TELLING: Final = re.compile(r"\S*(?:://|[=|%?])\S*")  # what a URL or a part of one would look like
-
-_CREDENTIALS: Final = re.compile(r"(?<=://).*@")
 
 
 class CommandError(ConvertError):
@@ -69,7 +68,7 @@ def redacted(reason: str) -> str:
 
 def public(url: str) -> str:
     """Return the URL of an outbox without a password."""
-    return printable(_CREDENTIALS.sub("", url.partition("?")[0]))
+    return printable(errors.public(url))
 
 
 def age(seconds: float) -> str:

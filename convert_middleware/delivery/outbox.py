@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
@@ -17,6 +19,7 @@ from typing import Final, Protocol
 MAX_HITS: Final = 100_000
 # Reasons to drop a hit that is not made good later: it may have been counted, or its visitor forbids it.
 NOT_OWED: Final = frozenset({"ambiguous", "interrupted", "withdrawn"})
+_SOON: Final = 0.25  # seconds
 MAX_BYTES: Final = 32 * 1024 * 1024  # of text
 
 
@@ -278,13 +281,16 @@ class MemoryOutbox:
 
     def hurry(self) -> None:
         """Make every retry due at once, because the process is about to end."""
-        with self._lock:
-            for retries in self._retries:
-                retries.hurry()
+        with self._held_soon() as held:
+            if held:
+                for retries in self._retries:
+                    retries.hurry()
 
     def abandon(self, reason: str, *, waiting: bool, in_flight: bool = True) -> int:
         """Drop what is in flight and what waits, as far as wanted; return how many hits that were."""
-        with self._lock:
+        with self._held_soon() as held:
+            if not held:
+                return 0
             self._sort_inbox()
             lost = self._in_flight if in_flight else 0
             self._in_flight -= lost
@@ -306,9 +312,7 @@ class MemoryOutbox:
 
     def counts(self) -> Counts:
         """See :class:`Outbox`."""
-        # A signal handler may ask while it interrupts the lock's holder in its own thread: do not wait long.
-        held = self._lock.acquire(timeout=1.0)
-        try:
+        with self._held_soon() as held:
             if held:
                 self._sort_inbox()
             return Counts(
@@ -319,6 +323,16 @@ class MemoryOutbox:
                 self._dead,
                 dict(self._dropped),
             )
+
+    @contextmanager
+    def _held_soon(self) -> Iterator[bool]:
+        """Hold the lock if that is possible soon; tell whether it was.
+
+        A signal handler may ask while it interrupts the lock's holder in its own thread.
+        """
+        held = self._lock.acquire(timeout=_SOON)
+        try:
+            yield held
         finally:
             if held:
                 self._lock.release()

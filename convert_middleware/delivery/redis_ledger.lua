@@ -1,10 +1,12 @@
 -- Who was first, for many machines. A visitor's claims are the fields of a hash that expires; whoever sets a
--- field is first, and remains it if it asks again because the answer got lost.
+-- field is first, and remains it if it asks again because the answer got lost; so does who was handed what a
+-- visitor is owed.
 --
 -- KEYS: 1 what visitors are owed · 2 how often that changed · 3… the claims of each visitor asked about
 -- ARGV: 1 what to do · 2 its arguments as JSON
 
 local OWED, CHANGES = KEYS[1], KEYS[2]
+local HANDED_OUT = 'owed' -- field of a visitor's claims: what was owed last, and to whom it was handed
 local call = redis.call
 local ask = cjson.decode(ARGV[2])
 local answer = {granted = {}, owed = {}}
@@ -28,10 +30,16 @@ function todo.claim()
     answer.granted[at] = granted
     local owed = any_owed and call('HGET', OWED, visitor)
     if owed then
-      answer.owed[#answer.owed + 1] = {at, owed}
       call('HDEL', OWED, visitor)
+      call('HSET', key, HANDED_OUT, token .. '\n' .. owed)
+      call('EXPIRE', key, ask.age)
       changed()
+    elseif ask.again then
+      local told = call('HGET', key, HANDED_OUT)
+      local theirs = told and string.sub(told, 1, #token + 1) == token .. '\n'
+      owed = theirs and string.sub(told, #token + 2)
     end
+    if owed then answer.owed[#answer.owed + 1] = {at, owed} end
   end
 end
 

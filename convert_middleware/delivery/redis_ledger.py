@@ -107,7 +107,7 @@ class RedisLedger:
             answer = await self._link.run(self._script, what, asked, keys=keys)
         except UnansweredError:
             # Asked again with the same token, it answers the same.
-            answer = await self._link.run(self._script, what, asked, keys=keys)
+            answer = await self._link.run(self._script, what, {**asked, "again": True}, keys=keys)
         if answer["changes"] != self._changes:
             visitors = await self._link.run(self._script, "owed", asked)
             self._owed = frozenset(visitors["visitors"] or ())

@@ -13,7 +13,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from convert_middleware.errors import OutboxError, SettingsError, UnansweredError, shown
+from convert_middleware.errors import (
+    OutboxError,
+    SettingsError,
+    UnansweredError,
+    UnreachableError,
+    public,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +30,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT: Final = 1.0  # seconds
 ANSWER_TIMEOUT: Final = 2.0  # seconds; a step takes milliseconds
 OLDEST: Final = (6, 2)  # the first with XAUTOCLAIM
+_ROLES: Final = (  # as redis-py or the server itself calls such answers
+    "ReadOnlyError", "MasterDownError", "BusyLoadingError", "READONLY", "MASTERDOWN", "NOREPLICAS",
+)  # fmt: skip
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _inherited: Final[list[object]] = []  # never closed: the sockets are the parent's
 
@@ -61,7 +71,7 @@ class RedisLink:
             raise SettingsError(
                 "outbox", "in Redis needs the package redis: pip install 'convert-middleware[redis]'"
             ) from None
-        self.shown = _without_secrets(url)
+        self.shown = public(url)
         self._url = url
         self._prefix = f"{{{prefix}}}:"
         self._redis = Redis
@@ -71,8 +81,8 @@ class RedisLink:
         self._frugal = 0  # which text of a script runs
         try:
             self._make_client()
-        except (ValueError, TypeError, RedisError) as error:
-            raise SettingsError("outbox", f"is no URL that redis-py takes: {shown(self.shown)}") from error
+        except (ValueError, TypeError, RedisError):  # they may repeat a part of the password
+            raise SettingsError("outbox", f"is no URL that redis-py takes: {shown(self.shown)}") from None
 
     def after_fork(self) -> None:
         """Begin without a connection."""
@@ -106,9 +116,10 @@ class RedisLink:
 
         Raises:
             UnansweredError: The connection failed, and it may have happened or not.
+            UnreachableError: There was no connection.
             OutboxError: Redis refused; it did not happen, or only as far as it may be repeated.
         """
-        from redis.exceptions import NoScriptError, ResponseError
+        from redis.exceptions import BusyLoadingError, NoScriptError, ResponseError
 
         all_keys = script.keys + keys if keys else script.keys
         arguments = (*all_keys, what, json.dumps(asked, separators=(",", ":")))
@@ -120,7 +131,9 @@ class RedisLink:
                 answer = await client.evalsha(script.digests[frugal], len(all_keys), *arguments)
             except NoScriptError:
                 answer = await client.eval(script.texts[frugal], len(all_keys), *arguments)
-        except ResponseError as error:
+        except (ResponseError, BusyLoadingError) as error:
+            if _leads_elsewhere(error):
+                await self.close()
             raise OutboxError(self.shown, what, _name(error)) from error
         except self._errors as error:
             await self.close()
@@ -138,7 +151,12 @@ class RedisLink:
             client = self._make_client()
             self._loop = asyncio.get_running_loop()
             self._client = client
-            version = tuple(map(int, (await client.info("server"))["redis_version"].split(".")[:2]))
+            try:
+                about = await client.info("server")
+            except self._errors as error:  # memory takes over only what certainly was not asked for
+                await self.close()
+                raise UnreachableError(self.shown, what, _name(error)) from error
+            version = tuple(map(int, about["redis_version"].split(".")[:2]))
             if version < OLDEST:
                 await self.close()
                 raise OutboxError(self.shown, what, "Redis 6.2 is the oldest that works")
@@ -167,9 +185,6 @@ def _name(error: Exception) -> str:
     return word if kind == "ResponseError" and word.isupper() and word.isalpha() else kind
 
 
-def _without_secrets(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "redis://…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def _leads_elsewhere(error: Exception) -> bool:
+    """Tell whether a server says that it has another role now; its name may lead to its successor by then."""
+    return _name(error) in _ROLES or any(word in str(error) for word in _ROLES)

@@ -64,7 +64,8 @@ local function close_books()
   if bytes_change ~= 0 then call('HINCRBY', KEYS[TOTALS], 'bytes', bytes_change) end
   for owner, many in pairs(told) do call('HINCRBY', KEYS[CEDED], owner, many) end
   answer.ceded = tonumber(call('HGET', KEYS[CEDED], me) or '0')
-  answer.epoch = call('HGET', KEYS[TOTALS], 'epoch')
+  local known = call('HMGET', KEYS[TOTALS], 'epoch', 'made')
+  answer.epoch, answer.made = known[1], tonumber(known[2] or '0')
   answer.step = ask.step
 end
 
@@ -117,9 +118,60 @@ local function make_room()
   end
 end
 
+-- A key can be gone while others are there, as where Redis evicts. What was read stays read, so that nothing is
+-- handed out twice; what nobody can hold any more goes. All processes hear of it and count what they have left.
+local function make_group(stream, first)
+  local key = KEYS[stream]
+  local last = stream < AGAIN and call('HGET', KEYS[TOTALS], 'read' .. stream - 1) or '0-0'
+  local made = redis.pcall('XGROUP', 'CREATE', key, GROUP, last, 'MKSTREAM')
+  if not made.err then
+    if stream == AGAIN and not first then
+      call('XTRIM', key, 'MAXLEN', 0)
+    else
+      call('XTRIM', key, 'MINID', first or (string.match(last, '^%d+') .. '-1'))
+    end
+    if call('HEXISTS', KEYS[TOTALS], 'epoch') == 1 then call('HINCRBY', KEYS[TOTALS], 'made', 1) end
+  elseif not string.find(made.err, 'BUSYGROUP', 1, true) then
+    return made
+  elseif stream < AGAIN and call('HEXISTS', KEYS[TOTALS], 'read' .. stream - 1) == 0 then
+    for _, group in ipairs(call('XINFO', 'GROUPS', key)) do
+      local about = fields_of(group)
+      if about.name == GROUP then
+        call('HSET', KEYS[TOTALS], 'read' .. stream - 1, about['last-delivered-id'])
+      end
+    end
+  end
+end
+
+local function make_groups()
+  for stream = 1, 4 do
+    local failed = make_group(stream)
+    if failed then return failed end
+  end
+end
+
+-- Return the next hits of a stream; they are held by this process.
+local function held_from_now(stream, many, first)
+  local command = {'XREADGROUP', 'GROUP', GROUP, me, 'COUNT', many, 'STREAMS', KEYS[stream], '>'}
+  local found = redis.pcall(unpack(command))
+  if found and found.err then
+    make_group(stream, first)
+    found = call(unpack(command))
+  end
+  return found and found[1][2] or {}
+end
+
 local function handed_out(stream, id, fields)
   answer.hits[#answer.hits + 1] =
     {stream .. '/' .. id, fields.t, fields.w, fields.a, fields.n, fields.d, fields.r}
+end
+
+local function number_of(entry)
+  return tonumber(string.match(entry[1], '^%d+'))
+end
+
+local function first_lower(one, other)
+  return one[1] < other[1]
 end
 
 local function take_due(number_wanted)
@@ -129,40 +181,45 @@ local function take_due(number_wanted)
     local found = call('ZRANGEBYSCORE', key, '-inf', ask.now, 'WITHSCORES', 'LIMIT', 0, number_wanted)
     for at = 1, #found, 2 do due[#due + 1] = {tonumber(found[at + 1]), key, found[at]} end
   end
-  table.sort(due, function(one, other) return one[1] < other[1] end)
+  table.sort(due, first_lower)
   for at = 1, math.min(number_wanted, #due) do
     local fields = unpacked(due[at][3])
     -- Written to a stream and read at once, a retry is under the same lease as a fresh hit.
-    call('XADD', KEYS[AGAIN], '*', 't', fields.t, 'w', fields.w, 'a', fields.a, 'n', fields.n,
+    local id = call('XADD', KEYS[AGAIN], '*', 't', fields.t, 'w', fields.w, 'a', fields.a, 'n', fields.n,
       'd', fields.d, 'o', fields.o, 'r', fields.r)
-    local read = call('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', 1, 'STREAMS', KEYS[AGAIN], '>')
+    held_from_now(AGAIN, 1, id)
     call('ZREM', due[at][2], due[at][3])
     left(fields)
-    handed_out(AGAIN, read[1][2][1][1], fields)
+    handed_out(AGAIN, id, fields)
   end
 end
 
 -- Three streams are read as one, in the order of their ids.
 local function take_fresh(number_wanted)
-  local heads, read = {}, {}
+  local heads, wanted, read = {}, {}, {}
   for worth = 0, 2 do
     local last = call('HGET', KEYS[TOTALS], 'read' .. worth) or '0-0'
     local found = call('XRANGE', KEYS[1 + worth], '(' .. last, '+', 'COUNT', number_wanted)
     for _, entry in ipairs(found) do
-      heads[#heads + 1] = {tonumber(string.match(entry[1], '^%d+')), worth, entry}
+      heads[#heads + 1] = {number_of(entry), worth}
     end
   end
-  table.sort(heads, function(one, other) return one[1] < other[1] end)
+  table.sort(heads, first_lower)
   for at = 1, math.min(number_wanted, #heads) do
-    local worth, entry = heads[at][2], heads[at][3]
+    wanted[heads[at][2]] = (wanted[heads[at][2]] or 0) + 1
+  end
+  for worth, many in pairs(wanted) do
+    for _, entry in ipairs(held_from_now(1 + worth, many)) do
+      read[#read + 1] = {number_of(entry), worth, entry}
+      call('HSET', KEYS[TOTALS], 'read' .. worth, entry[1])
+    end
+  end
+  table.sort(read, first_lower)
+  for _, each in ipairs(read) do
+    local worth, entry = each[2], each[3]
     local fields = fields_of(entry[2])
-    read[worth] = (read[worth] or 0) + 1
     left(fields)
     handed_out(1 + worth, entry[1], fields)
-    call('HSET', KEYS[TOTALS], 'read' .. worth, entry[1])
-  end
-  for worth, many in pairs(read) do
-    call('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', many, 'STREAMS', KEYS[1 + worth], '>')
   end
 end
 
@@ -194,6 +251,7 @@ local function take_over(key, process)
 end
 
 local function reclaim()
+  make_groups()
   for stream = 1, 4 do
     for _, consumer in ipairs(call('XPENDING', KEYS[stream], GROUP)[4] or {}) do
       if not is_alive(consumer[1]) then take_over(KEYS[stream], consumer[1]) end
@@ -213,13 +271,31 @@ local function reclaim()
   end
 end
 
+-- Count what waits, that of this process and the bytes of all; it reads everything, and only after a loss.
+local function count_mine()
+  local mine, bytes = 0, 0
+  local function count(fields)
+    bytes = bytes + #fields.t
+    if fields.o == me then mine = mine + 1 end
+  end
+  for worth = 0, 2 do
+    local after = call('HGET', KEYS[TOTALS], 'read' .. worth) or '0-0'
+    while after do
+      local page = call('XRANGE', KEYS[1 + worth], '(' .. after, '+', 'COUNT', 1000)
+      for _, entry in ipairs(page) do count(fields_of(entry[2])) end
+      after = #page == 1000 and page[#page][1]
+    end
+    for _, member in ipairs(call('ZRANGE', KEYS[RETRIES + worth], 0, -1)) do count(unpacked(member)) end
+  end
+  call('HSET', KEYS[TOTALS], 'bytes', bytes)
+  return mine
+end
+
 local todo = {}
 
 function todo.open()
-  for stream = 1, 4 do
-    local made = redis.pcall('XGROUP', 'CREATE', KEYS[stream], GROUP, '0', 'MKSTREAM')
-    if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
-  end
+  local failed = make_groups()
+  if failed then return failed end
   call('HSETNX', KEYS[TOTALS], 'epoch', ask.epoch)
   -- Should all data be lost, ids that processes remember must not be given to other hits.
   call('HSETNX', KEYS[TOTALS], 'last', string.format('%.0f', now * 1e6))
@@ -231,6 +307,7 @@ function todo.open()
   end
   call('HSET', KEYS[TOTALS], 'hits', hits)
   if hits == 0 then call('HSET', KEYS[TOTALS], 'bytes', 0) end
+  if ask.made and ask.made ~= number('made') then answer.waits = count_mine() end
 end
 
 function todo.put()
@@ -310,6 +387,7 @@ end
 -- For people who look after the outbox. They are no process with an account: ask.me is empty.
 
 function todo.status()
+  make_groups()
   answer.waiting, answer.bytes = number('hits'), number('bytes')
   answer.retrying, answer.in_flight, answer.dead = 0, 0, call('XLEN', KEYS[DEAD])
   answer.processes = call('ZCOUNT', KEYS[ALIVE], now, '+inf')
@@ -366,6 +444,7 @@ function todo.purge_waiting()
 end
 
 function todo.leave()
+  make_groups()
   call('ZREM', KEYS[ALIVE], me)
   for stream = 1, 4 do
     if #call('XPENDING', KEYS[stream], GROUP, '-', '+', 1, me) == 0 then

@@ -100,6 +100,8 @@ class RedisOutbox:
         self._steps = 0
         self._unsure: _Step | None = None
         self._epoch = ""  # of the data in Redis; others begin with another one when it was flushed
+        self._made: int | None = None  # how often a part of the data was lost
+        self._made_anew = False  # and what remains is still to be counted
         self._reclaimed = 0.0  # of the monotonic clock
         self._flying: dict[int, tuple[str, str, Entry]] = {}  # by identity: epoch, key, hit
         self._found: list[Entry] = []  # handed out in an answer that got lost
@@ -129,6 +131,21 @@ class RedisOutbox:
                     self._reclaimed = time.monotonic()
             taken, self._found = self._found[:number], self._found[number:]
             return taken
+
+    def let_go(self, entry: Entry) -> bool:
+        """Forget a hit in flight that waits elsewhere; return False if it may wait here nevertheless."""
+        if self.unsure_of([entry]):
+            return False
+        self._land(entry)
+        self._gained -= 1
+        self._show()
+        return True
+
+    def unsure_of(self, entries: list[Entry]) -> list[Entry]:
+        """Return those that may be kept although putting them, or putting them back, failed."""
+        step = self._unsure
+        kept = self._done.keys() | {id(entry) for entry in (step.entries if step else ())}
+        return [entry for entry in entries if id(entry) in kept]
 
     async def settle(self, entry: Entry) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -214,15 +231,25 @@ class RedisOutbox:
     async def close(self) -> None:
         """Write what ended and leave; what is still in flight may have left."""
         try:
-            if self._repeat_expired and self._flying:
-                await self.release()
-            for *_, entry in list(self._flying.values()):
-                await self.drop(entry, "interrupted")
+            try:
+                await self._release_found()
+                if self._repeat_expired and self._flying:
+                    await self.release()
+            finally:
+                for *_, entry in list(self._flying.values()):
+                    await self.drop(entry, "interrupted")
             async with self._alone():
                 await self._step("leave")
         finally:
             self._epoch = ""
             await self.link.close()
+
+    async def _release_found(self) -> None:
+        """Give back what an answer handed out that got lost, or that came when nobody waited for it."""
+        async with self._alone():
+            await self._find_out()
+            found, self._found = self._found, []
+            await self._put_back([(entry, entry.accepted_at) for entry in found])
 
     # Below, one step is made at a time.
 
@@ -240,7 +267,7 @@ class RedisOutbox:
         """Make a step, once."""
         for last_try in (False, True):
             await self._find_out()
-            if not self._epoch:
+            if not self._epoch or self._made_anew:
                 await self._open()
             step = self._begin(name, entries or [])
             try:
@@ -284,8 +311,16 @@ class RedisOutbox:
 
     async def _open(self) -> None:
         message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8)}
+        if self._made is not None:
+            message["made"] = self._made
         answer = await self.link.run(self._script, "open", message)
-        self._epoch = answer["epoch"]
+        self._epoch, self._made, self._made_anew = answer["epoch"], answer["made"], False
+        if "waits" in answer:
+            self._note_ceded(answer["ceded"])
+            self._dropped["store lost"] += self._waiting - answer["waits"]
+            self._dropped = +self._dropped
+            self._waiting = answer["waits"]
+            self._show()
 
     async def _find_out(self) -> bool:
         """Ask whether the last step happened, if nobody knows; tell whether it did."""
@@ -331,19 +366,19 @@ class RedisOutbox:
             self._lose_store(answer["epoch"])
             if not self._epoch:
                 raise OutboxError(self.link.shown, step.name, "its data are gone")
+        self._made_anew = self._made_anew or answer["made"] != self._made
         if step.name == "next":
             return
         del self._ended[: len(step.ended)], self._buried[: step.buried]
-        ceded = answer["ceded"] - self._ceded_in_all
-        self._ceded_in_all = answer["ceded"]
-        self._ceded += ceded
-        self._waiting += answer["entered"] - answer["mine"] - ceded
+        self._note_ceded(answer["ceded"])
+        self._waiting += answer["entered"] - answer["mine"]
         self._gained += answer["gained"]
         if step.name == "put":
             self._gained += len(step.entries)
         elif step.name == "back":
             for entry in step.entries:
-                self._flying.pop(id(entry))
+                if self._flying.pop(id(entry), None) is None:
+                    self._gained += 1  # given up meanwhile, and it waits nevertheless
         for reason, many in (
             ("withdrawn" if step.name == "purge" else "overflow", answer["dropped"]),
             ("interrupted", answer["interrupted"]),
@@ -364,9 +399,16 @@ class RedisOutbox:
                 self._dropped["lease lost"] += 1
         self._show()
 
+    def _note_ceded(self, in_all: int) -> None:
+        """Take note of what others took of ours."""
+        ceded, self._ceded_in_all = in_all - self._ceded_in_all, in_all
+        self._ceded += ceded
+        self._waiting -= ceded
+
     def _lose_store(self, epoch: str) -> None:
         """Count what waited in data that are gone as dropped, and begin with what is there now."""
         self._epoch = epoch
+        self._made, self._made_anew = -1, True  # what is there nevertheless is counted
         self._ended.clear()
         self._ceded_in_all = 0
         if self._waiting:

@@ -6,17 +6,21 @@ at a time. As long as the store cannot work, memory takes its place; what waits 
 
 from __future__ import annotations
 
+import time
+from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery.outbox import MAX_HITS, Counts, Entry, MemoryOutbox, Outbox
-from convert_middleware.errors import ConvertError, UnansweredError
+from convert_middleware.errors import ConvertError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
-REST: Final = 1.0  # seconds before a store that failed is tried again
+REST: Final = 1.0  # seconds before a store that failed is tried again; doubled every time it fails again
+LONGEST_REST: Final = 30.0  # seconds
+_BREAKS_OFF: Final = (ConvertError, CancelledError)  # a store that fails, and a lane at the end
 _PUT: Final = "put"  # a full store may take no more,
 _TAKE: Final = "take"  # and still give out what it has
 
@@ -29,6 +33,12 @@ class Store(Outbox, Protocol):
 
     def after_fork(self) -> None:
         """Begin with an account of one's own in a forked child."""
+
+    def let_go(self, entry: Entry) -> bool:
+        """Forget a hit in flight that waits elsewhere; return False if it may wait here nevertheless."""
+
+    def unsure_of(self, entries: list[Entry]) -> list[Entry]:
+        """Return those that may be kept although putting them failed."""
 
     async def commit(self) -> None:
         """Write what ended."""
@@ -47,6 +57,7 @@ class ShelteredOutbox(MemoryOutbox):
         store: What survives the process.
         say: Told when the store fails and when it works again, None.
         max_hits: How many may wait in memory while the store cannot work.
+        timer: Returns seconds, to measure how long the store took to fail.
     """
 
     durable = True
@@ -56,9 +67,13 @@ class ShelteredOutbox(MemoryOutbox):
         store: Store,
         say: Callable[[ConvertError | None], None],
         max_hits: int = MAX_HITS,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self._say = say
+        self._timer = timer
+        self._now = 0.0  # as it was handed in last
+        self._rest = REST
         self._failing: dict[str, float] = {}  # what does not work, and when it is tried again
         self._signed = 0.0
         self._hurrying = False
@@ -71,6 +86,7 @@ class ShelteredOutbox(MemoryOutbox):
         self.store.lost = self.lost
         self._stored: dict[int, Entry] = {}  # taken from the store, by identity
         self._owed: list[tuple[Entry, float]] = []  # retries that the store could not note yet
+        self._unsure: deque[list[Entry]] = deque()  # put, and the answer got lost; they may leave from there
 
     async def keep(self, now: float) -> None:
         """Bring what came to the store, and give the store a sign of life."""
@@ -82,6 +98,13 @@ class ShelteredOutbox(MemoryOutbox):
     async def leave(self, now: float) -> None:
         """Bring what is left to the store and close it; what is in flight may have left."""
         await self._try(_PUT, self._bring, now, must=True)
+        while self._owed:
+            entry, due = self._owed.pop()
+            if self.store.let_go(entry):
+                with self._lock:
+                    self._accepted += 1
+                    self._in_flight += 1
+                await super().retry(entry, due)
         await self._try(_TAKE, self._close, now, must=True)
         self._stored.clear()
 
@@ -90,18 +113,29 @@ class ShelteredOutbox(MemoryOutbox):
 
     async def _bring(self, now: float) -> None:
         while self._owed:
-            await self.store.retry(*self._owed[-1])
-            self._owed.pop()
-        while entries := await super().take(self.store.batch, now):
+            owed = self._owed.pop()  # lanes bring at the same time, each another one
+            try:
+                await self.store.retry(*owed)
+            except _BREAKS_OFF:
+                self._owed.append(owed)
+                raise
+        while entries := await self._next_batch(now):
             try:
                 await self.store.put(entries)
-            except ConvertError:
+            except _BREAKS_OFF:
+                if unsure := self.store.unsure_of(entries):
+                    self._unsure.appendleft(unsure)
+                in_doubt = {id(entry) for entry in unsure}
                 for entry in entries:
-                    await super().retry(entry, now)
+                    if id(entry) not in in_doubt:
+                        await super().retry(entry, now)
                 raise
             with self._lock:  # from here on the store has them in its account
                 self._accepted -= len(entries)
                 self._in_flight -= len(entries)
+
+    async def _next_batch(self, now: float) -> list[Entry]:
+        return self._unsure.popleft() if self._unsure else await super().take(self.store.batch, now)
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -143,11 +177,18 @@ class ShelteredOutbox(MemoryOutbox):
         if not self._left_store(entry):
             await super().retry(entry, due)
             return
+        if _PUT in self._failing:
+            self._owed.append((entry, due))
+            return
+        began = self._timer()
         try:
             await self.store.retry(entry, due)
         except ConvertError as error:
             self._owed.append((entry, due))
-            self._failed(_PUT, error, 0.0)
+            self._failed_between(_PUT, error, began)
+        except CancelledError:
+            self._owed.append((entry, due))
+            raise
 
     async def purge(self, visitor: str) -> int:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`.
@@ -165,10 +206,11 @@ class ShelteredOutbox(MemoryOutbox):
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         moments = [await super().next_due()]
         if _TAKE not in self._failing:
+            began = self._timer()
             try:
                 moments.append(await self.store.next_due())
             except ConvertError as error:
-                self._failed(_TAKE, error, 0.0)
+                self._failed_between(_TAKE, error, began)
         moments += self._failing.values()
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -176,6 +218,12 @@ class ShelteredOutbox(MemoryOutbox):
         """See :class:`MemoryOutbox`."""
         super().hurry()
         self._hurrying = True
+
+    def abandon(self, reason: str, *, waiting: bool, in_flight: bool = True) -> int:
+        """See :class:`MemoryOutbox`."""
+        if in_flight:
+            self._unsure.clear()
+        return super().abandon(reason, waiting=waiting, in_flight=in_flight)
 
     def in_memory(self) -> int:
         """See :class:`MemoryOutbox`."""
@@ -203,16 +251,25 @@ class ShelteredOutbox(MemoryOutbox):
     ) -> None:
         if now < self._failing.get(what, now) and not must:
             return
+        self._now = now or self._now
+        began = self._timer()
         try:
             await step(now)
         except ConvertError as error:
-            self._failed(what, error, now)
+            self._failed(what, error, now, began)
         else:
             if self._failing.pop(what, None) is not None and not self._failing:
+                self._rest = REST
                 self._say(None)
 
-    def _failed(self, what: str, error: ConvertError, now: float) -> None:
+    def _failed_between(self, what: str, error: ConvertError, began: float) -> None:
+        """Take note of a failure outside a step; a store that at least answers is tried again at once."""
+        self._failed(what, error, self._now if isinstance(error, UnreachableError) else 0.0, began)
+
+    def _failed(self, what: str, error: ConvertError, now: float, began: float) -> None:
         if not self._failing:
             self._say(error)
-        for each in (_PUT, _TAKE) if isinstance(error, UnansweredError) else (what,):
-            self._failing[each] = now + REST
+        until = now + self._timer() - began + self._rest
+        self._rest = min(LONGEST_REST, 2 * self._rest)
+        for each in (_PUT, _TAKE) if isinstance(error, UnreachableError) else (what,):
+            self._failing[each] = until

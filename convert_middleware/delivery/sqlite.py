@@ -176,6 +176,18 @@ class SqliteOutbox:
                 receipts.pop(flight.row, None)
             return [flight.entry for flight in flights]
 
+    def let_go(self, entry: Entry) -> bool:
+        """Forget a hit in flight that waits elsewhere."""
+        flying = self._land(entry)
+        self._gained -= 1
+        self._show(flying)
+        return True
+
+    def unsure_of(self, entries: list[Entry]) -> list[Entry]:
+        """Return none: a transaction that failed did not happen."""
+        del entries
+        return []
+
     async def settle(self, entry: Entry) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
         # The one step by which the account knows: who is in flight no longer was delivered.

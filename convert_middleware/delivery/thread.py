@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _RESTART: Final = 1.0  # seconds between two tries to start the thread, and after its first crash
 _MAX_RESTART: Final = 60.0  # seconds; the pause doubles with every crash in a row
+_TO_SAFETY: Final = 5.0  # seconds more it gets where there is a place for what is in memory
 _PARTING: Final = 0.5  # seconds the thread gets to close its connections after the deadline
 
 
@@ -194,6 +195,7 @@ class Delivery:
             timeout: Seconds to try; what is left then is counted as dropped.
         """
         deadline = time.monotonic() + max(0.0, timeout)
+        interrupted = self._interrupted()
         if not self._running():
             if self._empty():
                 return True
@@ -207,12 +209,17 @@ class Delivery:
             if thread is threading.current_thread():
                 return False  # a hook asks: the thread drains when the hook has returned
             thread.join(deadline - time.monotonic() + _PARTING)
+            if self._outbox.durable and self._outbox.in_memory():  # it may not even have started yet
+                thread.join(_TO_SAFETY)
         elif not _in_a_loop():
             self._run()  # no thread can be started any more, as at interpreter shutdown: do it here
         self._source.finish()
         # What a thread that takes too long has in flight is its own to account for.
         self._lost += self._outbox.abandon("shutdown", waiting=True, in_flight=not self._running())
-        return self._lost == 0 and self._outbox.in_memory() == 0
+        lost = self._lost + self._interrupted() - interrupted
+        if not self.closed:
+            self._deadline = None  # hits that come from now on are not for a thread that ends late to drop
+        return lost == 0 and self._outbox.in_memory() == 0
 
     def signal_stop(self, deadline: float) -> None:
         """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""
@@ -226,6 +233,9 @@ class Delivery:
         """Return a consistent account of all hits."""
         self._source.gather()
         return self._outbox.counts()
+
+    def _interrupted(self) -> int:
+        return self._outbox.counts().dropped.get("interrupted", 0)
 
     def _running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

@@ -82,6 +82,7 @@ class Worker:
         self._source = source
         self._deliver = deliver
         self._lanes: set[asyncio.Task[None]] = set()
+        self._ready: dict[int, Entry] = {}  # by identity: their lanes have not begun
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
@@ -118,11 +119,12 @@ class Worker:
                 await self._bring()
                 await self._outbox.keep(self._clock())
                 self._note_overflow()
+                await asyncio.sleep(0)  # a store that held us up may have kept us from hearing of the end
                 await self._fill()
                 if self._idle() and self._deadline is not None:
                     await self._bring()  # what was lost just now goes back before the end
                     return
-                if self._deadline is not None and time.monotonic() >= self._deadline:
+                if self._over():
                     return
                 await self._sleep()
         finally:
@@ -130,7 +132,7 @@ class Worker:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
-            for entry in filter(None, self._served):
+            for entry in (*self._ready.values(), *filter(None, self._served)):
                 await self._outbox.retry(entry, self._clock())
             await self._outbox.leave(self._clock())
             if self._deliver:
@@ -156,14 +158,20 @@ class Worker:
     def _down(self) -> bool:
         return self._failures >= self._policy.trip_after
 
+    def _over(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
     def _room(self) -> int:
         """Return how many more lanes may be opened."""
-        return (1 if self._down() else LANES) - len(self._lanes) if self._deliver else 0
+        if not self._deliver or self._over():
+            return 0
+        return (1 if self._down() else LANES) - len(self._lanes)
 
     async def _fill(self) -> None:
         """Open as many lanes as there is work and room for."""
         while (room := self._room()) > 0 and (entries := await self._take(room)):
             for entry in entries:
+                self._ready[id(entry)] = entry
                 lane = asyncio.ensure_future(self._drive(entry))
                 self._lanes.add(lane)
                 lane.add_done_callback(self._lane_ended)
@@ -173,7 +181,7 @@ class Worker:
         self._wake.set()
 
     async def _drive(self, first: Entry) -> None:
-        entry: Entry | None = first
+        entry: Entry | None = self._ready.pop(id(first))
         while entry is not None:
             failed = self._failed
             try:

@@ -140,6 +140,21 @@ def test_the_account_can_be_read_while_the_outbox_is_interrupted() -> None:
     assert outbox.counts() == Counts(accepted=1, waiting=1)
 
 
+def test_a_signal_handler_can_end_delivery_while_it_interrupts_the_outbox() -> None:
+    outbox = MemoryOutbox()
+    lost: list[int] = []
+
+    def end() -> None:
+        outbox.hurry()
+        lost.append(outbox.abandon("shutdown", waiting=True))
+
+    outbox.offer(interrupting(end))
+
+    assert lost == [0]  # what the interrupted thread was doing nobody can say
+    assert outbox.abandon("shutdown", waiting=True) == 1
+    assert outbox.counts() == Counts(accepted=1, dropped={"shutdown": 1})
+
+
 def test_thirty_two_threads_with_a_thousand_hits_each_are_counted_exactly() -> None:
     outbox = MemoryOutbox(max_hits=20_000)
     together = threading.Barrier(33)

@@ -7,17 +7,20 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+from traceback import format_exception
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from convert_middleware import Settings, Tracker
 from convert_middleware.delivery import Counts, Entry, Receipt, ShelteredOutbox, Worth
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.delivery.redis_streams import RedisOutbox
-from convert_middleware.errors import OutboxError, UnansweredError
+from convert_middleware.errors import OutboxError, SettingsError, UnreachableError
 from convert_middleware.model import Transaction
 from tests.redis_server import RedisServer
+from tests.servers import refused_port
 
 from .conftest import balanced
 
@@ -44,10 +47,13 @@ class Line:
     """A way to Redis that can lose what it carries."""
 
     def __init__(self, port: int) -> None:
-        self._redis = port
+        self.leads_to = port
         self.port = 0
         self.cut_after: Callable[[bytes], bool] = lambda _question: False
         self.lost = 0
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     @property
     def url(self) -> str:
@@ -55,12 +61,14 @@ class Line:
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry questions and answers, until one of the answers is to be lost."""
-        redis, to_redis = await asyncio.open_connection("127.0.0.1", self._redis)
+        redis, to_redis = await asyncio.open_connection("127.0.0.1", self.leads_to)
         with suppress(ConnectionError):
             while question := await reader.read(1 << 20):
                 lose = self.cut_after(question)
                 to_redis.write(question)
                 answer = await redis.read(1 << 20)
+                self.asked.set()
+                await self.may_answer.wait()
                 if lose:
                     self.lost += 1
                     break
@@ -121,7 +129,7 @@ def test_a_step_whose_answer_gets_lost_happens_once(server: RedisServer, prefix:
     assert server.say("XLEN", f"{{{prefix}}}:dead") == ":1"
 
 
-def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
+def test_hits_whose_answer_got_lost_while_redis_went_away_are_neither_put_nor_sent_twice(
     server: RedisServer, prefix: str
 ) -> None:
     async def story() -> None:
@@ -134,7 +142,8 @@ def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
             dark[0] = True
             await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(5)])
             assert len(errors) == 1
-            assert outbox.counts().waiting == 6
+            assert outbox.counts() == Counts(6, waiting=1, in_flight=5)
+            assert await outbox.take(20, NOW) == []  # they wait in Redis, where others take them
             dark[0] = False
             await outbox.keep(NOW + 60)
             assert errors[1:] == []
@@ -147,6 +156,72 @@ def test_hits_whose_answer_got_lost_while_redis_went_away_are_not_put_twice(
             assert outbox.counts() == Counts(6, delivered=6)
 
     asyncio.run(story())
+
+
+def test_retries_that_redis_could_not_note_are_noted_once_by_whoever_comes_first(
+    server: RedisServer, prefix: str
+) -> None:
+    async def story() -> None:
+        async with line(server) as way:
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), lambda _: None)
+            await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(4)])
+            taken = await outbox.take(4, NOW)
+            way.cut_after = lambda _question: True
+            for entry in taken:
+                await outbox.retry(entry, NOW)
+            assert outbox.counts() == Counts(4, in_flight=4)
+            way.cut_after = lambda _question: False
+            _, one, other = await asyncio.gather(
+                outbox.keep(NOW + 60), outbox.take(2, NOW + 60), outbox.take(2, NOW + 60)
+            )
+            assert sorted(entry.text for entry in (*one, *other)) == ["0", "1", "2", "3"]
+            for entry in (*one, *other):
+                await outbox.settle(entry)
+            await outbox.leave(NOW + 60)
+            assert outbox.counts() == Counts(4, delivered=4)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["bringing", "fetching"])
+def test_a_lane_that_is_cancelled_while_redis_answers_loses_no_hit(
+    server: RedisServer, prefix: str, *, waits: bool
+) -> None:
+    async def story() -> None:
+        async with line(server) as way:
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), lambda _: None)
+            await outbox.put([Entry("before", Worth.GOAL, NOW)] if waits else [])
+            await outbox.next_due()
+            if not waits:
+                outbox.offer(Entry("before", Worth.GOAL, NOW))
+            way.may_answer.clear()
+            way.asked.clear()
+            lane = asyncio.create_task(outbox.take(1, NOW))
+            await way.asked.wait()
+            lane.cancel()
+            await asyncio.gather(lane, return_exceptions=True)
+            way.may_answer.set()
+            await outbox.leave(NOW)
+            assert outbox.counts() == Counts(1, waiting=1)
+            assert outbox.in_memory() == 0
+
+    asyncio.run(story())
+
+
+def test_hits_that_never_reached_redis_leave_from_memory(prefix: str) -> None:
+    async def story(port: int) -> None:
+        store = RedisOutbox(f"redis://127.0.0.1:{port}/0", prefix=prefix)
+        outbox = ShelteredOutbox(store, lambda _: None)
+        await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(5)])
+        taken = await outbox.take(20, NOW)
+        assert [entry.text for entry in taken] == ["0", "1", "2", "3", "4"]
+        for entry in taken:
+            await outbox.settle(entry)
+        await outbox.leave(NOW)
+        assert outbox.counts() == Counts(5, delivered=5)
+
+    with refused_port() as port:
+        asyncio.run(story(port))
 
 
 def test_what_a_dead_machine_held_is_in_doubt_and_what_it_left_waiting_is_not(
@@ -200,6 +275,51 @@ def test_hits_in_flight_when_redis_loses_its_data_end_as_they_end_and_harm_no_ot
         asyncio.run(story(server))
 
 
+@pytest.mark.parametrize(
+    ("gone", "lost"),
+    [
+        (("DEL", "hits:1"), 2),
+        (("XGROUP DESTROY", "hits:1", "senders"), 0),
+        (("DEL", "again"), 0),
+        (("DEL", "totals"), 0),
+    ],
+)
+def test_a_part_of_the_data_that_is_gone_is_counted_and_what_remains_and_comes_leaves_once(
+    server: RedisServer, prefix: str, gone: tuple[str, ...], lost: int
+) -> None:
+    async def story() -> None:
+        ours, theirs = (RedisOutbox(server.url, prefix=prefix) for _ in range(2))
+        await theirs.put([Entry("theirs", Worth.GOAL, NOW)])
+        await ours.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(3)])
+        taken = await ours.take(3, NOW)
+        assert [entry.text for entry in taken] == ["theirs", "0", "1"]
+        await ours.retry(taken[2], NOW)
+        await ours.put([Entry("3", Worth.GOAL, NOW)])
+        command, key, *group = gone
+        server.say(*command.split(), f"{{{prefix}}}:{key}", *group)
+
+        with suppress(OutboxError):  # where it has to hear of it first
+            await ours.renew(NOW)
+        await ours.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(4, 7)])
+        sent = taken[:2]
+        while found := await ours.take(2, NOW + 1):
+            sent += found
+        await ours.renew(NOW)
+        for entry in sent:
+            await ours.settle(entry)
+        await ours.commit()
+        texts = Counter(entry.text for entry in sent)
+        assert set(texts.values()) == {1}
+        assert texts.keys() >= {"theirs", "0", "4", "5", "6"}
+        assert len(texts) == 8 - lost
+        dropped = {"store lost": lost} if lost else {}
+        assert ours.counts() == Counts(8, delivered=8 - lost, dropped=dropped)
+        await ours.close()
+        await theirs.close()
+
+    asyncio.run(story())
+
+
 def test_two_machines_never_hold_the_same_hit_and_their_accounts_balance(
     server: RedisServer, prefix: str
 ) -> None:
@@ -235,6 +355,25 @@ def test_two_machines_never_hold_the_same_hit_and_their_accounts_balance(
             await outbox.close()
 
     asyncio.run(story())
+
+
+def test_after_a_failover_hits_go_to_the_new_leader_although_the_old_one_lives_on(prefix: str) -> None:
+    async def story(old: RedisServer, new: RedisServer) -> None:
+        async with line(old) as way:
+            outbox = RedisOutbox(way.url, prefix=prefix)
+            await outbox.put([Entry("before", Worth.GOAL, NOW)])
+            old.say("REPLICAOF", "127.0.0.1", str(new.port))
+            way.leads_to = new.port
+            with pytest.raises(OutboxError, match="ReadOnlyError"):
+                await outbox.put([Entry("during", Worth.GOAL, NOW)])
+            with suppress(OutboxError):  # the new leader never heard of the data
+                await outbox.renew(NOW)
+            await outbox.put([Entry("after", Worth.GOAL, NOW)])
+            assert new.say("XLEN", f"{{{prefix}}}:hits:1") == ":1"
+            await outbox.close()
+
+    with RedisServer() as old, RedisServer() as new:
+        asyncio.run(story(old, new))
 
 
 def test_a_refusal_says_what_redis_calls_it_and_nothing_of_what_was_stored(prefix: str) -> None:
@@ -310,8 +449,48 @@ def test_a_claim_whose_answer_gets_lost_is_granted_to_who_asked(server: RedisSer
             assert way.lost == 1
             assert await ledger.claim([wanted]) == [(Receipt("visitor"), None)]
             way.cut_after = lambda _question: True
-            with pytest.raises(UnansweredError):
+            with pytest.raises(UnreachableError):
                 await ledger.claim([wanted])
             await link.close()
 
     asyncio.run(story())
+
+
+def test_what_is_owed_is_handed_out_although_the_answer_gets_lost(server: RedisServer, prefix: str) -> None:
+    lost = Receipt("visitor", (11,), (331,))
+
+    async def story() -> None:
+        async with line(server) as way:
+            link = RedisLink(way.url, prefix)
+            ledger = RedisLedger(link)
+            for _ in range(2):
+                await ledger.claim([lost])
+                await ledger.give_back([lost])
+                way.cut_after = once("claim")
+                assert await ledger.claim([Receipt("visitor", (), (5,))]) in (
+                    [(Receipt("visitor", (), (5,)), lost)],
+                    [(Receipt("visitor"), lost)],
+                )
+                assert await ledger.claim([Receipt("visitor")]) == [(Receipt("visitor"), None)]
+            assert way.lost == 2
+            await link.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("password", ["Top/Secret", "Top#Secret", "Top?Secret", "Top%Secret/", "[TopSecret"])
+def test_a_url_that_is_refused_repeats_no_part_of_its_password(password: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Tracker(
+            Settings(
+                project_id=1,
+                customer_id=2,
+                secret_key="a secret of at least 16 bytes",
+                outbox=f"redis://user:{password}@redis.internal:6379/0",
+            )
+        )
+    told = "".join(format_exception(caught.value))
+    assert "Secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert "as 'Top" not in told
+    assert "'[Top" not in told

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from tests.delivery.conftest import until
 from tests.redis_server import RedisServer
 from tests.tracker.test_redis import goals_of, machine, reach
 
@@ -58,4 +59,23 @@ def test_a_redis_that_is_slow_holds_up_no_page_and_loses_nothing(
         assert tracker.flush(20.0)
         assert goals_of(convert) == list(range(1, 52))
         assert caplog.text.count("Hits wait in memory meanwhile.") <= 1  # none where the machine is quick
+        tracker.close()
+
+
+def test_a_redis_that_never_answers_is_waited_for_once_however_many_visitors_there_are(
+    convert: Convert,
+) -> None:
+    with RedisServer() as server:
+        tracker = machine(convert, server.url)
+        reach(tracker, 1)
+        assert tracker.flush(10.0)
+
+        os.kill(server.pid, signal.SIGSTOP)
+        for goal in range(2, 2002):  # ten times as many as are asked about at once
+            reach(tracker, goal)
+        until(lambda: len(convert.server.targets) > 1500, 15.0)
+        os.kill(server.pid, signal.SIGCONT)
+        convert.clock.now += 60
+        assert tracker.flush(20.0)
+        assert goals_of(convert) == list(range(1, 2002))
         tracker.close()
