@@ -7,14 +7,12 @@ in objects of its own; what the application returns passes untouched but for our
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sized
-from contextvars import copy_context
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
 from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
-from convert_middleware.recorder import Recorder, enter
+from convert_middleware.recorder import Recorder, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker
@@ -82,25 +80,29 @@ class ConvertWSGIMiddleware:
             name = cookie_name(self.tracker, installed)
         if name is None:
             return self.app(environ, start_response)
+        passed = environ.get(_INSTALLED, ())
         environ[_INSTALLED] = (*installed, (self._project_id, name))
-        return _Exchange(self.tracker, environ, start_response, name).run(self.app, environ)
+        exchange = _Exchange(self.tracker, environ, start_response, name)
+        # Who calls the application again, with the same environ, passes the door again.
+        exchange.at_end = partial(environ.__setitem__, _INSTALLED, passed)
+        return exchange.run(self.app, environ)
 
 
 class _Exchange:
     """One request and its response."""
 
     __slots__ = (
-        "_busy",
-        "_context",
         "_may_withdraw",
         "_name",
         "_page",
         "_presents",
+        "_recorder",
         "_saved",
         "_secure",
         "_start_response",
         "_started",
         "_tracker",
+        "at_end",
     )
 
     def __init__(
@@ -111,19 +113,18 @@ class _Exchange:
         self._start_response = start_response
         self._presents = environ.get("REQUEST_METHOD") not in PRESENTS_NOTHING
         self._secure = environ.get("wsgi.url_scheme") == "https"
-        self._may_withdraw = name.decode() in environ.get("HTTP_COOKIE", "") and (
-            tracker.asks_consent or _says_no(environ, tracker.signals)
+        cookie = environ.get("HTTP_COOKIE")
+        self._may_withdraw = (
+            isinstance(cookie, str)
+            and name.decode() in cookie
+            and (tracker.asks_consent or _says_no(environ, tracker.signals))
         )
         # Read when somebody asks for state; by then the application may have changed its environ.
         self._page = _Page(tracker, name, environ.copy())
-        recorder = Recorder(self._page)
-        environ["convert"] = recorder
+        self._recorder = environ["convert"] = Recorder(self._page)
         self._started = False
         self._saved: Saved | None = None
-        self._busy = 0  # the thread that runs the application now
-        # Iterating may go on in another thread or greenlet, where current() has to work as well.
-        self._context = copy_context()
-        self._context.run(enter, recorder)
+        self.at_end: Callable[[], None] | None = None
 
     def run(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call the application and return what it returned, watched if it can be."""
@@ -141,21 +142,17 @@ class _Exchange:
         return _SizedBody(self, body) if hasattr(body, "__len__") else _Body(self, body)
 
     def inside(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Call something of the application where ``current()`` is this request's recorder."""
-        if not self._busy:
-            return self._context.run(self._alone, function, *arguments)
-        if self._busy == get_ident():  # called from within itself
-            return function(*arguments)
-        return self._context.copy().run(function, *arguments)  # in two threads at once
+        """Call something of the application where ``current()`` is this request's recorder.
 
-    def _alone(self, function: Callable[..., R], *arguments: Any) -> R:
-        self._busy = get_ident()
+        Not in a context of its own: what the application sets in its context has to stay there.
+        """
+        token = enter(self._recorder)
         try:
             return function(*arguments)
         finally:
-            self._busy = 0
+            leave(token)
 
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Write:
         """Begin the response with our headers."""
         saved: Saved | None = None
         page = self._page
@@ -169,11 +166,15 @@ class _Exchange:
         if used:
             if not self._presents:
                 page.withhold()
-            given: Headers = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers]
+            given: Headers = [(_bytes(key), _bytes(value)) for key, value in headers]
+            theirs = dict(zip(given, headers, strict=True))  # what is not ours passes as the object it is
             ours, saved = begin_response(
                 self._tracker, page, self._name, given, status=code, secure=self._secure
             )
-            headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in ours]
+            headers = [
+                theirs.get((key, value)) or (key.decode("latin-1"), value.decode("latin-1"))
+                for key, value in ours
+            ]
         page.begun = True
         if exc_info is None:
             write = self._start_response(status, headers)
@@ -202,6 +203,9 @@ class _Exchange:
             shown: Whether it reached the visitor, as far as anybody knows.
         """
         page = self._page
+        if self.at_end is not None:
+            self.at_end()
+            self.at_end = None
         if shown and self._started:
             self.show()
         page.ended = True  # first, so that what a thread records from here on leaves by itself
@@ -307,7 +311,11 @@ class _Body:
 
 
 class _SizedBody(_Body):
-    """The same of a list, whose length servers use."""
+    """The same of a list, whose length servers use, and which may be read more than once."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._chunks = None
+        return self
 
     def __len__(self) -> int:
         assert isinstance(self._body, Sized)  # noqa: S101 - it was looked at
@@ -322,16 +330,17 @@ def _says_no(environ: Environ, signals: Container[bytes]) -> bool:
 
 
 def _asked(environ: Environ) -> tuple[str, str, bytes, Iterable[tuple[bytes, bytes]]]:
-    """Return a request's method, path, query and headers; WSGI has bytes as text of latin-1."""
+    """Return a request's method, path, query and headers."""
     headers = [
-        (key.removeprefix(_HEADER).replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+        (_bytes(key.removeprefix(_HEADER).replace("_", "-").lower()), _bytes(value))
         for key, value in environ.items()
         if key.startswith(_HEADER)
     ]
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return (
-        environ.get("REQUEST_METHOD", "GET"),
-        path.encode("latin-1").decode(errors="replace"),
-        environ.get("QUERY_STRING", "").encode("latin-1"),
-        headers,
-    )
+    path = _bytes(environ.get("SCRIPT_NAME", "")) + _bytes(environ.get("PATH_INFO", ""))
+    query = _bytes(environ.get("QUERY_STRING", ""))
+    return environ.get("REQUEST_METHOD", "GET"), path.decode(errors="replace"), query, headers
+
+
+def _bytes(value: object) -> bytes:
+    """Return the bytes that stand in a text of latin-1; layers around us put other things there, too."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) else b""
