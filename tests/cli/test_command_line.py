@@ -77,7 +77,7 @@ def test_an_outbox_that_cannot_be_looked_into_is_named(
         (["--outbox", "sqlite:///o.db", "--endpoint", "https://{project}.example/"], "only placeholder"),
         (
             ["--outbox", "sqlite:///o.db", "--sender", "curl"],
-            "must be one of 'auto', 'pyreqwest', 'httpx', 'httpx2', not 'curl'.",
+            "must be one of 'auto', 'httptools', 'pyreqwest', 'httpx', 'httpx2', not 'curl'.",
         ),
         (["--outbox", "sqlite:///o.db", "--on-ambiguous", "guess"], "must be 'drop' or 'retry'"),
         (["--outbox", "sqlite:///o.db", "--drain-timeout", "-1"], "must be 0 to 300 seconds"),

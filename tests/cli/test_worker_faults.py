@@ -39,7 +39,7 @@ def test_a_worker_whose_server_is_down_ends_as_soon_as_it_is_told_to_and_leaves_
     status = status_of(url(tmp_path))
     assert (status.waiting, status.in_flight) == (100, 0)
     assert 3 < status.retrying <= 100
-    assert "The tracking server is down (ConnectError); hits wait." in one.complaints
+    assert "The tracking server is down (ConnectionRefusedError); hits wait." in one.complaints
 
 
 def test_a_worker_of_a_wrong_configuration_leaves_the_backlog_as_it_is(
