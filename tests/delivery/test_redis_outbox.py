@@ -437,6 +437,38 @@ def test_what_is_given_back_is_owed_once_with_the_order_as_it_was(server: RedisS
     asyncio.run(story())
 
 
+def test_what_is_owed_and_cannot_be_claimed_again_is_told_once_and_later(
+    server: RedisServer, prefix: str
+) -> None:
+    lost = Receipt("visitor", (11,), (331,), (("ab12345", ORDER),))
+
+    async def story() -> None:
+        async with line(server) as way:
+            links = [RedisLink(server.url, prefix), RedisLink(way.url, prefix)]
+            losing, serving = (RedisLedger(link) for link in links)
+            await losing.claim([lost])
+            await losing.give_back([lost])
+            await serving.look()
+            asked: list[bytes] = []  # the second time it asks for what it found to be owed
+
+            def cut(question: bytes) -> bool:
+                asked.extend([question] if b"\r\nclaim\r\n" in question else [])
+                return len(asked) > 1
+
+            way.cut_after = cut
+            told = [await serving.claim([Receipt("visitor", (), (5,))])]
+            assert serving.lost == [lost]
+            way.cut_after = lambda _question: False
+            await serving.give_back(serving.lost)
+            serving.lost.clear()
+            told += [await serving.claim([Receipt("visitor", (), (goal,))]) for goal in (6, 7)]
+            assert [owed for ((_, owed),) in told] == [None, lost, None]
+            for link in links:
+                await link.close()
+
+    asyncio.run(story())
+
+
 def test_a_claim_whose_answer_gets_lost_is_granted_to_who_asked(server: RedisServer, prefix: str) -> None:
     wanted = Receipt("visitor", (11,), (331,))
 
