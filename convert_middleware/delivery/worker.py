@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
+from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 LANES: Final = 16  # requests under way at once
 TICK: Final = 0.005  # seconds in which hits gather before the worker looks at them
 SIGN_OF_LIFE: Final = 10.0  # seconds in which an outbox that outlives the process hears of the worker
+_FIRST: Final = 0.05  # seconds in which more hits follow the first; nothing is kept while a sender is made
+_PAUSE: Final = 1.0  # seconds until a sender that could not be opened is tried again; doubled each time
+_MAX_PAUSE: Final = 60.0  # seconds
 HURRIED: Final = 0.25  # seconds; the longest wait between attempts when somebody waits for the end
 
 
@@ -52,7 +56,7 @@ class Worker:
 
     Args:
         outbox: Where hits wait.
-        sender: How they leave; opened and closed here.
+        make_sender: Returns a new way for them to leave; it is opened and closed here.
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
@@ -64,7 +68,7 @@ class Worker:
     def __init__(
         self,
         outbox: MemoryOutbox,
-        sender: Sender,
+        make_sender: Callable[[], Sender],
         policy: Policy,
         announcer: Announcer,
         clock: Callable[[], float],
@@ -74,7 +78,10 @@ class Worker:
         deliver: bool = True,
     ) -> None:
         self._outbox = outbox
-        self._sender = sender
+        self._make_sender = make_sender
+        self._sender: Sender | None = None  # once it is open
+        self._open_at = 0.0  # of time.monotonic(); not tried before
+        self._pause = _PAUSE
         self._policy = policy
         self._announcer = announcer
         self._clock = clock
@@ -102,7 +109,7 @@ class Worker:
 
     def probe(self) -> None:
         """Try the server at once even if it is down; to be called in the worker's loop."""
-        self._probe_at = 0.0
+        self._probe_at = self._open_at = 0.0
         self._wake.set()
 
     def stop(self, deadline: float) -> None:
@@ -110,15 +117,24 @@ class Worker:
         self._deadline = deadline
         self.probe()
 
+    async def open(self) -> None:
+        """Make the sender and open it; whatever that raises is raised."""
+        sender = self._make_sender()
+        await sender.open()
+        self._sender = sender
+
     async def run(self) -> None:
         """Deliver until stopped."""
-        if self._deliver:
-            await self._sender.open()
         try:
+            if self._outbox.durable and self._deadline is None:
+                await self._keep()
+                await asyncio.sleep(_FIRST)
             while True:
-                await self._bring()
-                await self._outbox.keep(self._clock())
-                self._note_overflow()
+                await self._keep()
+                # Only now, because it takes long and may fail: what has come is as safe as it can be.
+                if self._deliver and self._sender is None and time.monotonic() >= self._open_at:
+                    await self._try_to_open()
+                    continue
                 await asyncio.sleep(0)  # a store that held us up may have kept us from hearing of the end
                 await self._fill()
                 if self._idle() and self._deadline is not None:
@@ -135,8 +151,27 @@ class Worker:
             for entry in (*self._ready.values(), *filter(None, self._served)):
                 await self._outbox.retry(entry, self._clock())
             await self._outbox.leave(self._clock())
-            if self._deliver:
+            if self._sender is not None:
                 await self._sender.close()
+
+    async def _try_to_open(self) -> None:
+        """Open the sender, later if it fails now and hits are safe meanwhile."""
+        try:
+            await self.open()
+        except Exception as error:
+            if not self._outbox.durable:
+                raise
+            said = error if isinstance(error, ConvertError) else type(error).__name__
+            message = "No hit can be sent, and all are kept meanwhile: %s"
+            self._announcer.log(logging.ERROR, "sender", message, said)
+            self._open_at = time.monotonic() + self._hurried(self._pause)
+            self._pause = min(_MAX_PAUSE, 2 * self._pause)
+
+    async def _keep(self) -> None:
+        """Have what came brought to safety."""
+        await self._bring()
+        await self._outbox.keep(self._clock())
+        self._note_overflow()
 
     async def _bring(self) -> None:
         """Have the source bring what it has, as far as there is time."""
@@ -163,7 +198,7 @@ class Worker:
 
     def _room(self) -> int:
         """Return how many more lanes may be opened."""
-        if not self._deliver or self._over():
+        if self._sender is None or self._over():
             return 0
         return (1 if self._down() else LANES) - len(self._lanes)
 
@@ -181,11 +216,13 @@ class Worker:
         self._wake.set()
 
     async def _drive(self, first: Entry) -> None:
+        sender = self._sender
+        assert sender is not None  # noqa: S101 - for the type checker
         entry: Entry | None = self._ready.pop(id(first))
         while entry is not None:
             failed = self._failed
             try:
-                outcome = await self._sender.send(entry.text)
+                outcome = await sender.send(entry.text)
             except asyncio.CancelledError as error:
                 lane = asyncio.current_task()
                 if lane is None or lane.cancelling():
@@ -331,6 +368,8 @@ class Worker:
                 limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
         if self._source is not None and (self._source.pending() or self._outbox.lost):
             limits.append(0.0)
+        if self._deliver and self._sender is None:
+            limits.append(self._open_at - time.monotonic())
         if self._deadline is not None:
             limits.append(self._deadline - time.monotonic())
         with suppress(TimeoutError):
