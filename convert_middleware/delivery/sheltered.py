@@ -11,7 +11,7 @@ from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery.outbox import MAX_HITS, Counts, Entry, MemoryOutbox, Outbox
+from convert_middleware.delivery.outbox import MAX_HITS, NOTHING_DUE, Counts, Entry, MemoryOutbox, Outbox
 from convert_middleware.errors import ConvertError, UnreachableError
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ class ShelteredOutbox(MemoryOutbox):
 
         async def fetch(now: float) -> None:
             # What a killed process holds is in doubt, so nothing is taken that is not begun at once.
-            hurrying, self._hurrying = self._hurrying, False
-            taken.extend(await self.store.take(number, float("inf") if hurrying else now))
+            if self._hurrying and now != NOTHING_DUE:
+                self._hurrying, now = False, float("inf")
+            taken.extend(await self.store.take(number, now))
             self._stored.update({id(entry): entry for entry in taken})
             if not taken:
                 await self.store.commit()

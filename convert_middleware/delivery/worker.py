@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from convert_middleware.delivery.outbox import NOTHING_DUE
 from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
 from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
@@ -93,6 +94,7 @@ class Worker:
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
+        self._retried = False  # whether what was taken last had been tried before
         self._overflowed = 0  # hits without room that were spoken of
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
@@ -255,7 +257,7 @@ class Worker:
             if now < self._probe_at:
                 return []
             number = 1
-        while entries := await self._outbox.take(number, now):
+        while entries := await self._due(number, now):
             fresh = []
             for entry in entries:
                 if self._withdrew(entry):
@@ -267,6 +269,18 @@ class Worker:
             if fresh:
                 return fresh
         return []
+
+    async def _due(self, number: int, now: float) -> list[Entry]:
+        """Take what is due, after retries what is fresh, so that hits which always fail hold up no others.
+
+        A server that is down is probed with what is fresh as long as there is any.
+        """
+        entries: list[Entry] = []
+        if self._down() or self._retried:
+            entries = await self._outbox.take(number, NOTHING_DUE)
+        entries = entries or await self._outbox.take(number, now)
+        self._retried = any(entry.attempts for entry in entries)
+        return entries
 
     async def _settle(self, entry: Entry, outcome: Outcome, *, news: bool) -> None:
         now = self._clock()
