@@ -64,6 +64,7 @@ class Worker:
         look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox.
         source: Where hits come from that are not in the outbox yet.
         deliver: Whether to send; otherwise hits are brought to safety, for another process to send.
+        dice: Returns random numbers from 0 to 1, for jitter.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Worker:
         look_every: float = SIGN_OF_LIFE,
         source: Source | None = None,
         deliver: bool = True,
+        dice: Callable[[], float] = random.random,
     ) -> None:
         self._outbox = outbox
         self._make_sender = make_sender
@@ -89,6 +91,7 @@ class Worker:
         self._look_every = look_every
         self._source = source
         self._deliver = deliver
+        self._dice = dice
         self._lanes: set[asyncio.Task[None]] = set()
         self._ready: dict[int, Entry] = {}  # by identity: their lanes have not begun
         self._failures = 0  # in a row
@@ -287,7 +290,7 @@ class Worker:
         entry.attempts += 1
         age = now - entry.accepted_at
         self._note_health(entry, outcome, now, news=news)
-        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
+        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, self._dice())
         announcer = self._announcer
         if decision.action not in (Action.SETTLE, Action.DROP) and self._withdrew(entry):
             await self._withdraw(entry)
@@ -348,7 +351,8 @@ class Worker:
         if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
             return  # a hit that fails again and again says nothing of the others
         if was_down and not news:  # a burst that fails together is one moment of trouble, not many probes
-            self._probe_at = max(self._probe_at, now + self._hurried(outcome.retry_after or 0.0))
+            asked = self._policy.pause(0, outcome.retry_after, self._dice())
+            self._probe_at = max(self._probe_at, now + self._hurried(asked))
             return
         self._failures += 1
         self._failed += 1
@@ -356,8 +360,8 @@ class Worker:
             self._failures = max(self._failures, self._policy.trip_after)
         if not self._down():
             return
-        delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, _dice())
-        self._probe_at = now + self._hurried(delay + (outcome.retry_after or 0.0))
+        failures = self._failures - self._policy.trip_after + 1
+        self._probe_at = now + self._hurried(self._policy.pause(failures, outcome.retry_after, self._dice()))
         if outcome.result is Result.UNAUTHORISED:
             message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
             self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
@@ -392,10 +396,6 @@ class Worker:
         self.sleeping = False
         if self._deadline is None:
             await asyncio.sleep(TICK)
-
-
-def _dice() -> float:
-    return random.random()  # noqa: S311 - jitter
 
 
 def _ignore(_accepted: int) -> None:
