@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LANES: Final = 16  # requests under way at once
 TICK: Final = 0.005  # seconds in which hits gather before the worker looks at them
 SIGN_OF_LIFE: Final = 10.0  # seconds in which an outbox that outlives the process hears of the worker
+_PORTION: Final = 64  # times that hits too old to be sent are taken one after the other
 _FIRST: Final = 0.05  # seconds in which more hits follow the first; nothing is kept while a sender is made
 _PAUSE: Final = 1.0  # seconds until a sender that could not be opened is tried again; doubled each time
 _MAX_PAUSE: Final = 60.0  # seconds
@@ -195,11 +196,11 @@ class Worker:
         self.on_empty(counts.accepted)
         return True
 
-    def _down(self) -> bool:
-        return self._failures >= self._policy.trip_after
-
     def _over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _down(self) -> bool:
+        return self._failures >= self._policy.trip_after
 
     def _room(self) -> int:
         """Return how many more lanes may be opened."""
@@ -260,7 +261,8 @@ class Worker:
             if now < self._probe_at:
                 return []
             number = 1
-        while entries := await self._due(number, now):
+        for _ in range(_PORTION):
+            entries = await self._due(number, now)
             fresh = []
             for entry in entries:
                 if self._withdrew(entry):
@@ -269,8 +271,9 @@ class Worker:
                     await self._drop(entry, "expired", "waited too long")
                 else:
                     fresh.append(entry)
-            if fresh:
+            if fresh or not entries or self._over():
                 return fresh
+            await asyncio.sleep(0)  # answers are read, new hits stored, and whoever forks gets a turn
         return []
 
     async def _due(self, number: int, now: float) -> list[Entry]:

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from convert_middleware.delivery import Counts, Entry, HttpxSender, MemoryOutbox, Policy, Worth
-from convert_middleware.delivery.worker import Worker
+from convert_middleware.delivery.worker import LANES, Worker
 from convert_middleware.hooks import Announcer
 from tests.servers import answer
 
@@ -127,6 +128,30 @@ def test_a_server_that_is_down_is_probed_when_it_asked_for_it_and_a_random_while
             assert (await world.at(probed + 0.01)).delivered == 5
 
     asyncio.run(story())
+
+
+def test_while_thousands_of_hits_expire_the_loop_goes_on(tracking_server: TrackingServer) -> None:
+    dropped: list[int] = []
+
+    async def watch(world: World) -> None:
+        while (gone := world.outbox.counts().dropped.get("expired", 0)) < 5000:
+            dropped.append(gone)
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        async with working(tracking_server) as world:
+            await world.at(0.0)
+            for number in range(5000):
+                world.hand_over(f"n={number}")
+            world.now += 3601.0
+            world.hand_over("new")
+            world.worker.wake()
+            async with asyncio.timeout(PATIENCE):
+                await watch(world)
+            assert (await world.at(3602.0)).delivered == 1
+
+    asyncio.run(story())
+    assert max(after - before for before, after in pairwise(dropped)) <= LANES
 
 
 def test_probes_that_fail_come_ever_more_slowly_and_at_random(tracking_server: TrackingServer) -> None:
