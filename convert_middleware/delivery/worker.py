@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LANES: Final = 16  # requests under way at once
 TICK: Final = 0.005  # seconds in which hits gather before the worker looks at them
 SIGN_OF_LIFE: Final = 10.0  # seconds in which an outbox that outlives the process hears of the worker
+_STEP: Final = 1.0  # seconds by which a clock is set back before anybody minds
 _PORTION: Final = 64  # times that hits too old to be sent are taken one after the other
 _FIRST: Final = 0.05  # seconds in which more hits follow the first; nothing is kept while a sender is made
 _PAUSE: Final = 1.0  # seconds until a sender that could not be opened is tried again; doubled each time
@@ -98,6 +99,7 @@ class Worker:
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
+        self._last = 0.0  # when the clock was last looked at
         self._retried = False  # whether what was taken last had been tried before
         self._overflowed = 0  # hits without room that were spoken of
         self._wake = asyncio.Event()
@@ -155,8 +157,8 @@ class Worker:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
             for entry in (*self._ready.values(), *filter(None, self._served)):
-                await self._outbox.retry(entry, self._clock())
-            await self._outbox.leave(self._clock())
+                await self._outbox.retry(entry, self._now())
+            await self._outbox.leave(self._now())
             if self._sender is not None:
                 await self._sender.close()
 
@@ -176,7 +178,7 @@ class Worker:
     async def _keep(self) -> None:
         """Have what came brought to safety."""
         await self._bring()
-        await self._outbox.keep(self._clock())
+        await self._outbox.keep(self._now())
         self._note_overflow()
 
     async def _bring(self) -> None:
@@ -195,6 +197,15 @@ class Worker:
             return False
         self.on_empty(counts.accepted)
         return True
+
+    def _now(self) -> float:
+        """Return the time; after a clock was set back, nothing planned by it waits the longer for that."""
+        now, last = self._clock(), self._last
+        self._last = now
+        if now < last - _STEP:
+            self._probe_at -= last - now
+            self._outbox.hurry()
+        return now
 
     def _over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -256,7 +267,7 @@ class Worker:
 
     async def _take(self, number: int) -> list[Entry]:
         """Take hits that may be tried now, at most so many."""
-        now = self._clock()
+        now = self._now()
         if self._down():
             if now < self._probe_at:
                 return []
@@ -289,7 +300,7 @@ class Worker:
         return entries
 
     async def _settle(self, entry: Entry, outcome: Outcome, *, news: bool) -> None:
-        now = self._clock()
+        now = self._now()
         entry.attempts += 1
         age = now - entry.accepted_at
         self._note_health(entry, outcome, now, news=news)
@@ -386,7 +397,7 @@ class Worker:
                 self._source.gather()
             due = await self._outbox.next_due()
             if due is not None:
-                limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
+                limits.append(max(due, self._probe_at if self._down() else due) - self._now())
         if self._source is not None and (self._source.pending() or self._outbox.lost):
             limits.append(0.0)
         if self._deliver and self._sender is None:

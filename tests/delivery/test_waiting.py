@@ -130,6 +130,26 @@ def test_a_server_that_is_down_is_probed_when_it_asked_for_it_and_a_random_while
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_clock_that_is_set_back_while_the_server_is_down_delays_nothing(
+    fresh: bool, tracking_server: TrackingServer
+) -> None:
+    tracking_server.script(answer(503))
+
+    async def story() -> None:
+        async with working(tracking_server, Policy(trip_after=1, first_delay=10.0)) as world:
+            world.hand_over("n=1")
+            await world.at(0.0)
+            await world.at(1.0)
+            if fresh:
+                world.hand_over("n=2")
+            assert (await world.at(-3600.0)).delivered == 0  # still four seconds, as before
+            assert len(tracking_server.requests) == 1
+            assert (await world.at(-3595.0)).delivered == 1 + fresh
+
+    asyncio.run(story())
+
+
 def test_while_thousands_of_hits_expire_the_loop_goes_on(tracking_server: TrackingServer) -> None:
     dropped: list[int] = []
 
