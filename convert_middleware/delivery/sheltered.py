@@ -197,11 +197,15 @@ class ShelteredOutbox(MemoryOutbox):
         Raises:
             ConvertError: The store cannot work at the moment.
         """
-        owed = [entry for entry, _ in self._owed if entry.visitor == visitor]
-        self._owed = [(entry, due) for entry, due in self._owed if entry.visitor != visitor]
-        for entry in owed:  # in flight still, as the store has it
-            await self.store.drop(entry, "withdrawn")
-        return len(owed) + await super().purge(visitor) + await self.store.purge(visitor)
+        owed = [each for each in self._owed if each[0].visitor == visitor]
+        self._owed = [each for each in self._owed if each[0].visitor != visitor]
+        try:
+            while owed:  # a store that seemed to fail may have noted it, so that it can only be found there
+                await self.store.retry(*owed[-1])
+                owed.pop()
+        finally:
+            self._owed += owed
+        return await super().purge(visitor) + await self.store.purge(visitor)
 
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""

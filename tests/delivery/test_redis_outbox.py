@@ -224,6 +224,35 @@ def test_hits_that_never_reached_redis_leave_from_memory(prefix: str) -> None:
         asyncio.run(story(port))
 
 
+def test_a_visitor_withdraws_a_retry_that_redis_noted_although_its_answer_got_lost(
+    server: RedisServer, prefix: str
+) -> None:
+    anna = "a" * 32
+
+    async def story() -> None:
+        async with line(server) as way:
+            errors: list[object] = []
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), errors.append)
+            await outbox.put([Entry("hit", Worth.GOAL, NOW, visitor=anna, receipt=Receipt(anna, (), (1,)))])
+            (tried,) = await outbox.take(1, NOW)
+            asked: list[bytes] = []  # what noted the retry, and what asks whether it was noted
+
+            def cut(question: bytes) -> bool:
+                asked.extend([question] if asked or b"\r\nback\r\n" in question else [])
+                return bool(asked)
+
+            way.cut_after = cut
+            await outbox.retry(tried, NOW)
+            assert len(errors) == 1
+            way.cut_after = lambda _question: False
+            assert await outbox.purge(anna) == 1
+            assert outbox.counts() == Counts(1, dropped={"withdrawn": 1})
+            await outbox.leave(NOW + 60)
+            assert outbox.counts() == Counts(1, dropped={"withdrawn": 1})
+
+    asyncio.run(story())
+
+
 def test_what_a_dead_machine_held_is_in_doubt_and_what_it_left_waiting_is_not(
     server: RedisServer, prefix: str
 ) -> None:
