@@ -61,7 +61,7 @@ async def _drain(outbox: MemoryOutbox, sender: Sender, hits: int) -> float:
     for first in range(0, hits, 1000):
         some = range(first, min(first + 1000, hits))
         await outbox.put([Entry(texts[at % 1000], Worth.GOAL, now) for at in some])
-    worker = Worker(outbox, sender, Policy(), Announcer((), time.monotonic), time.time)
+    worker = Worker(outbox, lambda: sender, Policy(), Announcer((), time.monotonic), time.time)
     start = time.perf_counter()
     worker.stop(time.monotonic() + _PATIENCE)
     await worker.run()

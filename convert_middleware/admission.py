@@ -75,7 +75,7 @@ class Admission:
 
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, for a signal handler that asks for stats while it is held
 
     def excluded(self, method: str, path: str, query: bytes, fields: Fields) -> Exclusion | None:
         """Return why a request is not counted, or None; counted and announced.

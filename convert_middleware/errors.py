@@ -139,6 +139,10 @@ class UnreachableError(OutboxError):
     """An outbox could not be reached, so that what was asked of it did not happen."""
 
 
+class LockedError(UnreachableError):
+    """Another process keeps an outbox to itself."""
+
+
 class UnansweredError(UnreachableError):
     """An outbox could be reached no more, and nobody knows yet whether what was asked of it happened."""
 

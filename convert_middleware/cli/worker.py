@@ -103,13 +103,12 @@ async def work(settings: Settings, *, every: float, as_json: bool) -> int:
     with ending.by_signals():
         report = Report(url, as_json=as_json)
         announcer = Announcer([report.note], time.monotonic)
-        sender = make_sender(settings.sender, settings.endpoint)()
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(url, announcer, time.time, repeat=repeat)
         way_out = Exit(outbox)
         worker = Worker(
             cast("MemoryOutbox", way_out),
-            sender,
+            make_sender(settings.sender, settings.endpoint),
             Policy(on_ambiguous=settings.on_ambiguous),
             announcer,
             time.time,
@@ -125,6 +124,7 @@ async def work(settings: Settings, *, every: float, as_json: bool) -> int:
             await ending.at_once.wait()
             sending.cancel()
 
+        await worker.open()  # what can never send ends here
         report.start(settings.endpoint, settings.sender)
         sending = asyncio.create_task(worker.run())
         helpers = [

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 MAX_HITS: Final = 100_000
 # Reasons to drop a hit that is not made good later: it may have been counted, or its visitor forbids it.
 NOT_OWED: Final = frozenset({"ambiguous", "interrupted", "withdrawn"})
+NOTHING_DUE: Final = -1.0  # a moment at which no retry is due: what is taken then is fresh
 _SOON: Final = 0.25  # seconds
 MAX_BYTES: Final = 32 * 1024 * 1024  # of text
 

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 MAX_AGE: Final = 3600.0  # seconds; the request has no time stamp, so late hits are booked when they arrive
 MAX_RETRY_AFTER: Final = 3600.0  # seconds
+SPREAD: Final = 0.1  # of what a server asks us to wait: those whom it told the same come back one by one
 MAX_WAITED: Final = 86_400.0  # seconds a server may ask us to wait in all, on top of the age budget
 
 
@@ -141,13 +142,22 @@ class Policy:
             return Decision(Action.DROP, "ambiguous")
         if self.expired(age):
             return Decision(Action.DROP, "expired")
-        # On top of what the server asks, so that those whom it told the same do not come back together.
-        delay = self.backoff(attempts, dice)
-        return Decision(Action.RETRY, reason, delay + (outcome.retry_after or 0.0))
+        return Decision(Action.RETRY, reason, self.pause(attempts, outcome.retry_after, dice))
 
     def expired(self, age: float) -> bool:
         """Tell whether a hit of this age is given up."""
         return age > self.max_age
+
+    def pause(self, failures: int, retry_after: float | None, dice: float) -> float:
+        """Return the seconds to wait after so many failures in a row, at least those the server asked for.
+
+        Args:
+            failures: How many; 0: only the server's wish counts.
+            retry_after: Seconds the server asked us to wait, if it did.
+            dice: A random number from 0 to 1.
+        """
+        ours = self.backoff(failures, dice) if failures else 0.0
+        return ours + (retry_after or 0.0) * (1.0 + SPREAD * dice)
 
     def backoff(self, failures: int, dice: float) -> float:
         """Return the seconds to wait after so many failures in a row: exponential, full jitter, capped."""

@@ -60,8 +60,9 @@ class RedisLedger:
             # It was handed to us alone; whether somebody told of it meanwhile is another question.
             try:
                 again, _ = await self._claim(list(owed.values()))
-            except OutboxError:
+            except OutboxError:  # not now, then: it is given back and told with a later hit
                 self.lost.extend(owed.values())
+                owed = {}
             else:
                 owed = dict(zip(owed, again, strict=True))
         return [(receipt, owed.get(place)) for place, receipt in enumerate(granted)]

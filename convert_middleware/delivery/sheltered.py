@@ -11,7 +11,7 @@ from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery.outbox import MAX_HITS, Counts, Entry, MemoryOutbox, Outbox
+from convert_middleware.delivery.outbox import MAX_HITS, NOTHING_DUE, Counts, Entry, MemoryOutbox, Outbox
 from convert_middleware.errors import ConvertError, UnreachableError
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ class ShelteredOutbox(MemoryOutbox):
 
         async def fetch(now: float) -> None:
             # What a killed process holds is in doubt, so nothing is taken that is not begun at once.
-            hurrying, self._hurrying = self._hurrying, False
-            taken.extend(await self.store.take(number, float("inf") if hurrying else now))
+            if self._hurrying and now != NOTHING_DUE:
+                self._hurrying, now = False, float("inf")
+            taken.extend(await self.store.take(number, now))
             self._stored.update({id(entry): entry for entry in taken})
             if not taken:
                 await self.store.commit()
@@ -196,11 +197,15 @@ class ShelteredOutbox(MemoryOutbox):
         Raises:
             ConvertError: The store cannot work at the moment.
         """
-        owed = [entry for entry, _ in self._owed if entry.visitor == visitor]
-        self._owed = [(entry, due) for entry, due in self._owed if entry.visitor != visitor]
-        for entry in owed:  # in flight still, as the store has it
-            await self.store.drop(entry, "withdrawn")
-        return len(owed) + await super().purge(visitor) + await self.store.purge(visitor)
+        owed = [each for each in self._owed if each[0].visitor == visitor]
+        self._owed = [each for each in self._owed if each[0].visitor != visitor]
+        try:
+            while owed:  # a store that seemed to fail may have noted it, so that it can only be found there
+                await self.store.retry(*owed[-1])
+                owed.pop()
+        finally:
+            self._owed += owed
+        return await super().purge(visitor) + await self.store.purge(visitor)
 
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""

@@ -7,20 +7,21 @@ delivery thread; requests never touch it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
-from convert_middleware.delivery.sqlite_file import BUSY, is_broken, name_of, open_file
+from convert_middleware.delivery.sqlite_file import BUSY, is_broken, is_locked, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
     BURY,
@@ -40,15 +41,18 @@ from convert_middleware.delivery.sqlite_step import (
     Flight,
     Step,
 )
-from convert_middleware.errors import OutboxError, SettingsError
+from convert_middleware.errors import LockedError, OutboxError, SettingsError
 
 __all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
 
 MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
+PATIENCE: Final = 0.5  # seconds to wait for another process that writes; it does so for milliseconds
+_AT_A_TIME: Final = 0.02  # seconds of it in which the event loop stands still, then as many in which not
 _RECEIPTS: Final = 1_000  # receipts kept before somebody looks which hits others took
 _VICTIMS: Final = 1000  # hits found together when room runs out; finding them reads the whole table
 _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
+T = TypeVar("T")
 
 
 class SqliteOutbox:
@@ -64,7 +68,7 @@ class SqliteOutbox:
         max_bytes: How many bytes of text may wait.
         max_dead: How many dead letters are kept; the oldest go.
         lease: Seconds without a sign of life after which a process counts as dead.
-        busy: Seconds to wait for another process that writes.
+        busy: Seconds to wait for another process that writes; the event loop goes on meanwhile.
         repeat_expired: Whether to send again what a dead process held, although it may have left.
         clock: Returns seconds since the epoch.
 
@@ -82,7 +86,7 @@ class SqliteOutbox:
         max_bytes: int = MAX_BYTES,
         max_dead: int = MAX_DEAD,
         lease: float = LEASE,
-        busy: float = BUSY,
+        busy: float = PATIENCE,
         repeat_expired: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -96,7 +100,7 @@ class SqliteOutbox:
         self._clock = clock
         self.set_aside = 0  # broken files renamed so far
         with suppress(OutboxError):  # whoever uses it first hears of that
-            connection, self.set_aside = open_file(self._path, busy=busy)
+            connection, self.set_aside = open_file(self._path)
             connection.close()
         self.after_fork()
         _OPEN.add(self)
@@ -131,7 +135,7 @@ class SqliteOutbox:
         rows = [
             (e.text, int(e.worth), e.accepted_at, 0.0, e.attempts, e.waited, e.visitor, me) for e in entries
         ]
-        with self._step("store hits") as step:
+        async with self._step("store hits") as step:
             step.connection.executemany(PUT, rows)
             step.gained += len(entries)
             for entry in entries:
@@ -146,35 +150,34 @@ class SqliteOutbox:
 
     async def take(self, number: int, now: float) -> list[Entry]:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        with self._lock:
-            if not self._ended and not self._buried and not self._any_fresh():
-                due = await self.next_due()
-                if due is None or due > max(now, self._clock()):
-                    return []
-            with self._step("take hits") as step:
-                self._reclaim(step)
-                execute, me, cursor = step.connection.execute, self._me, self._cursor
-                rows = execute(DUE, (now, number)).fetchall()
-                if rows:
-                    step.connection.executemany(HOLD, [(me, row[0]) for row in rows])
-                if room := number - len(rows):
-                    fresh = execute(FRESH, (cursor, room)).fetchall()
-                    if fresh:
-                        execute(HOLD_FRESH, (me, fresh[0][0], fresh[-1][0]))
-                    cursor = fresh[-1][0] if len(fresh) == room else _last_id(step.connection)
-                    rows += fresh
-                step.leave(me, [(row[7], _size(row[1])) for row in rows])
-                step.held += len(rows)
-                receipts, file = self._receipts, self._file
-                flights = [
-                    Flight(row, file, Entry(text, worth, at, attempts, waited, visitor, receipts.get(row)))
-                    for row, text, worth, at, attempts, waited, visitor, _owner in rows
-                ]
-                step.started += flights
-            self._cursor = cursor
-            for flight in flights:
-                receipts.pop(flight.row, None)
-            return [flight.entry for flight in flights]
+        if not self._ended and not self._buried and not await self._any_fresh():
+            due = await self.next_due()
+            if due is None or due > max(now, self._clock()):
+                return []
+        async with self._step("take hits") as step:
+            self._reclaim(step)
+            execute, me, cursor = step.connection.execute, self._me, self._cursor
+            rows = execute(DUE, (now, number)).fetchall()
+            if rows:
+                step.connection.executemany(HOLD, [(me, row[0]) for row in rows])
+            if room := number - len(rows):
+                fresh = execute(FRESH, (cursor, room)).fetchall()
+                if fresh:
+                    execute(HOLD_FRESH, (me, fresh[0][0], fresh[-1][0]))
+                cursor = fresh[-1][0] if len(fresh) == room else _last_id(step.connection)
+                rows += fresh
+            step.leave(me, [(row[7], _size(row[1])) for row in rows])
+            step.held += len(rows)
+            receipts, file = self._receipts, self._file
+            flights = [
+                Flight(row, file, Entry(text, worth, at, attempts, waited, visitor, receipts.get(row)))
+                for row, text, worth, at, attempts, waited, visitor, _owner in rows
+            ]
+            step.started += flights
+        self._cursor = cursor
+        for flight in flights:
+            receipts.pop(flight.row, None)
+        return [flight.entry for flight in flights]
 
     def let_go(self, entry: Entry) -> bool:
         """Forget a hit in flight that waits elsewhere."""
@@ -214,11 +217,11 @@ class SqliteOutbox:
 
     async def retry(self, entry: Entry, due: float) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        self._put_back([(entry, due)])
+        await self._put_back([(entry, due)])
 
     async def purge(self, visitor: str) -> int:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`; the visitor's dead letters go, too."""
-        with self._step("drop what waits of a visitor") as step:
+        async with self._step("drop what waits of a visitor") as step:
             gone = step.connection.execute(WITHDRAW, (visitor,)).fetchall()
             step.leave(self._me, [(owner, size) for _, owner, size in gone])
             step.dropped["withdrawn"] += len(gone)
@@ -230,30 +233,26 @@ class SqliteOutbox:
 
     async def release(self, entries: Iterable[Entry] | None = None) -> None:
         """Give back what was taken and certainly did not leave; all that is in flight by default."""
-        with self._lock:
-            given = [flight.entry for flight in self._flying.values()] if entries is None else list(entries)
-            self._put_back([(entry, entry.accepted_at) for entry in given])
+        given = [flight.entry for flight in self._flying.values()] if entries is None else list(entries)
+        await self._put_back([(entry, entry.accepted_at) for entry in given])
 
     async def commit(self) -> None:
         """Write what ended since the last batch."""
         if self._ended or self._buried:
-            with self._step("write what was delivered"):
+            async with self._step("write what was delivered"):
                 pass
 
     async def renew(self, now: float) -> None:
         """Give a sign of life; whatever is written is one too."""
-        with self._step("renew its leases") as step:
+        async with self._step("renew its leases") as step:
             step.alive_until = now + self._lease
 
     async def next_due(self) -> float | None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`; with other processes never None."""
-        with self._lock, self._faults("look for hits"):
-            connection = self._connected()
-            me = self._me
-            row = connection.execute(NEXT, (self._cursor, me, me, me)).fetchone()
-            fresh, due, expiry, others, ceded = row
+        me = self._me
+        fresh, due, expiry, others, ceded = await self._look(NEXT, me, me, me)
         if ceded:  # what others took must not seem to wait
-            with self._step("note what others took"):
+            async with self._step("note what others took"):
                 pass
         if fresh:
             return 0.0
@@ -270,14 +269,13 @@ class SqliteOutbox:
 
     async def close(self) -> None:
         """Write what ended and leave the file; what is still in flight may have left."""
-        with self._lock:
-            if self._repeat_expired:
-                await self.release()
-            for flight in list(self._flying.values()):
-                await self.drop(flight.entry, "interrupted")
-            with self._step("close") as step:
-                step.alive_until = 0.0
-            self.disconnect()
+        if self._repeat_expired:
+            await self.release()
+        for flight in list(self._flying.values()):
+            await self.drop(flight.entry, "interrupted")
+        async with self._step("close") as step:
+            step.alive_until = 0.0
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Close the file; the next call opens it again."""
@@ -289,34 +287,80 @@ class SqliteOutbox:
         with suppress(AttributeError, sqlite3.Error):
             self.disconnect()
 
+    @asynccontextmanager
+    async def _step(self, doing: str) -> AsyncIterator[Step]:
+        """Do something in one transaction, together with what ended since the last one.
+
+        Once begun it is not interrupted: nothing is awaited in it.
+        """
+        connection = await self._patiently(doing, self._begin_alone)
+        try:
+            with self._faults(doing):
+                step = self._begin(connection)
+                yield step
+                account = (self._me, step.alive_until, step.held, step.waiting, step.bytes)
+                connection.execute(KEEP_ACCOUNT, account)
+                connection.execute("COMMIT")
+                self._ended.clear()
+                self._buried.clear()
+                self._gained += step.gained
+                self._ceded += step.ceded
+                self._waiting = step.waiting
+                self._held = step.held
+                self._dropped += step.dropped
+                flying = self._flying.copy()
+                for key in step.landed:
+                    del flying[key]
+                for flight in step.started:
+                    flying[id(flight.entry)] = flight
+                for row in step.lost:
+                    self._lose(self._receipts.pop(row, None))
+                self._show(flying)
+        finally:
+            self._lock.release()
+
+    async def _patiently(self, doing: str, do: Callable[[], T]) -> T:
+        """Return what it returns; while another process keeps the file to itself the loop goes on."""
+        deadline = time.monotonic() + self._busy
+        while True:
+            try:
+                with self._lock, self._faults(doing):
+                    return do()
+            except LockedError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_AT_A_TIME)
+
+    async def _put_back(self, entries: list[tuple[Entry, float]]) -> None:
+        """Let hits in flight wait again."""
+        async with self._step("take hits back") as step:
+            for entry, due in entries:
+                row = self._wait_again(step, self._flying[id(entry)], max(due, _AT_ONCE))
+                step.landed.append(id(entry))
+                self._spare(entry.worth)
+                if row and entry.receipt is not None:
+                    self._receipts[row] = entry.receipt
+            self._make_room(step)
+
+    async def _any_fresh(self) -> bool:
+        return await self._look(ANY_FRESH) is not None
+
+    async def _look(self, query: str, *about: int) -> Any:
+        """Return the first row of what is asked about hits behind the cursor."""
+
+        def look() -> Any:
+            return self._connected().execute(query, (self._cursor, *about)).fetchone()
+
+        return await self._patiently("look for hits", look)
+
     # Below, the lock is held.
 
-    @contextmanager
-    def _step(self, doing: str) -> Iterator[Step]:
-        """Do something in one transaction, together with what ended since the last one."""
-        with self._lock, self._faults(doing):
-            connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
-            step = self._begin(connection)
-            yield step
-            account = (self._me, step.alive_until, step.held, step.waiting, step.bytes)
-            connection.execute(KEEP_ACCOUNT, account)
-            connection.execute("COMMIT")
-            self._ended.clear()
-            self._buried.clear()
-            self._gained += step.gained
-            self._ceded += step.ceded
-            self._waiting = step.waiting
-            self._held = step.held
-            self._dropped += step.dropped
-            flying = self._flying.copy()
-            for key in step.landed:
-                del flying[key]
-            for flight in step.started:
-                flying[id(flight.entry)] = flight
-            for row in step.lost:
-                self._lose(self._receipts.pop(row, None))
-            self._show(flying)
+    def _begin_alone(self) -> sqlite3.Connection:
+        """Begin a transaction, and hold the lock once more until it ends."""
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        self._lock.acquire()
+        return connection
 
     def _begin(self, connection: sqlite3.Connection) -> Step:
         accounts = connection.execute("SELECT id, waiting, bytes, held, ceded, alive_until FROM accounts")
@@ -357,7 +401,8 @@ class SqliteOutbox:
                 raise
             if is_broken(error):
                 self._lose_file()
-            raise OutboxError(self._path, doing, name_of(error)) from error
+            kind = LockedError if is_locked(error) else OutboxError
+            raise kind(self._path, doing, name_of(error)) from error
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._identity == _identity(self._path):
@@ -366,7 +411,7 @@ class SqliteOutbox:
             self._lose_file()
             raise OutboxError(self._path, "find its file", "it is gone")
         try:
-            self._connection, aside = open_file(self._path, busy=self._busy, thorough=self._thorough)
+            self._connection, aside = open_file(self._path, busy=_AT_A_TIME, thorough=self._thorough)
         except SettingsError as error:
             raise OutboxError(self._path, "open", error.reason) from error
         self.set_aside += aside
@@ -427,17 +472,6 @@ class SqliteOutbox:
         if worth <= self._victims_worth:
             self._victims.clear()
 
-    def _put_back(self, entries: list[tuple[Entry, float]]) -> None:
-        """Let hits in flight wait again."""
-        with self._step("take hits back") as step:
-            for entry, due in entries:
-                row = self._wait_again(step, self._flying[id(entry)], max(due, _AT_ONCE))
-                step.landed.append(id(entry))
-                self._spare(entry.worth)
-                if row and entry.receipt is not None:
-                    self._receipts[row] = entry.receipt
-            self._make_room(step)
-
     def _wait_again(self, step: Step, flight: Flight, due: float) -> int:
         """Return the row in which a hit in flight waits, 0 if our lease of it was over."""
         entry, row, execute = flight.entry, flight.row, step.connection.execute
@@ -487,10 +521,6 @@ class SqliteOutbox:
             dict(self._dropped),
         )
         self._page = self._shown, flying
-
-    def _any_fresh(self) -> bool:
-        with self._faults("look for hits"):
-            return self._connected().execute(ANY_FRESH, (self._cursor,)).fetchone() is not None
 
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from convert_middleware.errors import OutboxError, SettingsError, shown
+from convert_middleware.errors import LockedError, OutboxError, SettingsError, shown
 
 if sys.platform != "win32":  # there processes that start together on a broken file are on their own
     import fcntl
@@ -66,6 +66,11 @@ def is_broken(error: sqlite3.Error) -> bool:
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BROKEN
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Tell whether an error says that another process keeps the file to itself."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_BUSY
+
+
 def name_of(error: sqlite3.Error) -> str:
     """Return what SQLite calls an error; nothing of what was stored."""
     return getattr(error, "sqlite_errorname", None) or type(error).__name__
@@ -110,7 +115,7 @@ def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[
     """
     check_place(path)
     try:
-        with _alone(path):
+        with _alone(path, busy):
             _create(path)
             try:
                 return _open(path, busy, thorough), 0
@@ -121,7 +126,10 @@ def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[
             _create(path)
             return _open(path, busy, thorough), 1
     except sqlite3.Error as error:
-        raise OutboxError(path, "open", name_of(error)) from error
+        kind = LockedError if is_locked(error) else OutboxError
+        raise kind(path, "open", name_of(error)) from error
+    except BlockingIOError as error:
+        raise LockedError(path, "open", "another process is opening it") from error
     except OSError as error:
         raise OutboxError(path, "open", error.strerror or type(error).__name__) from error
 
@@ -205,14 +213,14 @@ def _set_aside(path: str) -> None:
 
 
 @contextmanager
-def _alone(path: str) -> Iterator[None]:
+def _alone(path: str, busy: float) -> Iterator[None]:
     """Keep other processes from opening the same file meanwhile, so that only one sets it aside."""
     if sys.platform == "win32":
         yield
         return
     descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + BUSY
+        deadline = time.monotonic() + busy
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

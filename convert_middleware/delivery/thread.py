@@ -297,7 +297,7 @@ class Delivery:
     async def _work(self) -> None:
         worker = Worker(
             self._outbox,
-            self._make_sender(),
+            self._make_sender,
             self._policy,
             self._announcer,
             self._clock,

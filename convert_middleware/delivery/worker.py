@@ -15,7 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from convert_middleware.delivery.outbox import NOTHING_DUE
 from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
+from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 LANES: Final = 16  # requests under way at once
 TICK: Final = 0.005  # seconds in which hits gather before the worker looks at them
 SIGN_OF_LIFE: Final = 10.0  # seconds in which an outbox that outlives the process hears of the worker
+_STEP: Final = 1.0  # seconds by which a clock is set back before anybody minds
+_PORTION: Final = 64  # times that hits too old to be sent are taken one after the other
+_FIRST: Final = 0.05  # seconds in which more hits follow the first; nothing is kept while a sender is made
+_PAUSE: Final = 1.0  # seconds until a sender that could not be opened is tried again; doubled each time
+_MAX_PAUSE: Final = 60.0  # seconds
 HURRIED: Final = 0.25  # seconds; the longest wait between attempts when somebody waits for the end
 
 
@@ -52,19 +59,20 @@ class Worker:
 
     Args:
         outbox: Where hits wait.
-        sender: How they leave; opened and closed here.
+        make_sender: Returns a new way for them to leave; it is opened and closed here.
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
         look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox.
         source: Where hits come from that are not in the outbox yet.
         deliver: Whether to send; otherwise hits are brought to safety, for another process to send.
+        dice: Returns random numbers from 0 to 1, for jitter.
     """
 
     def __init__(
         self,
         outbox: MemoryOutbox,
-        sender: Sender,
+        make_sender: Callable[[], Sender],
         policy: Policy,
         announcer: Announcer,
         clock: Callable[[], float],
@@ -72,20 +80,27 @@ class Worker:
         look_every: float = SIGN_OF_LIFE,
         source: Source | None = None,
         deliver: bool = True,
+        dice: Callable[[], float] = random.random,
     ) -> None:
         self._outbox = outbox
-        self._sender = sender
+        self._make_sender = make_sender
+        self._sender: Sender | None = None  # once it is open
+        self._open_at = 0.0  # of time.monotonic(); not tried before
+        self._pause = _PAUSE
         self._policy = policy
         self._announcer = announcer
         self._clock = clock
         self._look_every = look_every
         self._source = source
         self._deliver = deliver
+        self._dice = dice
         self._lanes: set[asyncio.Task[None]] = set()
         self._ready: dict[int, Entry] = {}  # by identity: their lanes have not begun
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
+        self._last = 0.0  # when the clock was last looked at
+        self._retried = False  # whether what was taken last had been tried before
         self._overflowed = 0  # hits without room that were spoken of
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
@@ -102,7 +117,7 @@ class Worker:
 
     def probe(self) -> None:
         """Try the server at once even if it is down; to be called in the worker's loop."""
-        self._probe_at = 0.0
+        self._probe_at = self._open_at = 0.0
         self._wake.set()
 
     def stop(self, deadline: float) -> None:
@@ -110,15 +125,24 @@ class Worker:
         self._deadline = deadline
         self.probe()
 
+    async def open(self) -> None:
+        """Make the sender and open it; whatever that raises is raised."""
+        sender = self._make_sender()
+        await sender.open()
+        self._sender = sender
+
     async def run(self) -> None:
         """Deliver until stopped."""
-        if self._deliver:
-            await self._sender.open()
         try:
+            if self._outbox.durable and self._deadline is None:
+                await self._keep()
+                await asyncio.sleep(_FIRST)
             while True:
-                await self._bring()
-                await self._outbox.keep(self._clock())
-                self._note_overflow()
+                await self._keep()
+                # Only now, because it takes long and may fail: what has come is as safe as it can be.
+                if self._deliver and self._sender is None and time.monotonic() >= self._open_at:
+                    await self._try_to_open()
+                    continue
                 await asyncio.sleep(0)  # a store that held us up may have kept us from hearing of the end
                 await self._fill()
                 if self._idle() and self._deadline is not None:
@@ -133,10 +157,29 @@ class Worker:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
             for entry in (*self._ready.values(), *filter(None, self._served)):
-                await self._outbox.retry(entry, self._clock())
-            await self._outbox.leave(self._clock())
-            if self._deliver:
+                await self._outbox.retry(entry, self._now())
+            await self._outbox.leave(self._now())
+            if self._sender is not None:
                 await self._sender.close()
+
+    async def _try_to_open(self) -> None:
+        """Open the sender, later if it fails now and hits are safe meanwhile."""
+        try:
+            await self.open()
+        except Exception as error:
+            if not self._outbox.durable:
+                raise
+            said = error if isinstance(error, ConvertError) else type(error).__name__
+            message = "No hit can be sent, and all are kept meanwhile: %s"
+            self._announcer.log(logging.ERROR, "sender", message, said)
+            self._open_at = time.monotonic() + self._hurried(self._pause)
+            self._pause = min(_MAX_PAUSE, 2 * self._pause)
+
+    async def _keep(self) -> None:
+        """Have what came brought to safety."""
+        await self._bring()
+        await self._outbox.keep(self._now())
+        self._note_overflow()
 
     async def _bring(self) -> None:
         """Have the source bring what it has, as far as there is time."""
@@ -155,15 +198,24 @@ class Worker:
         self.on_empty(counts.accepted)
         return True
 
-    def _down(self) -> bool:
-        return self._failures >= self._policy.trip_after
+    def _now(self) -> float:
+        """Return the time; after a clock was set back, nothing planned by it waits the longer for that."""
+        now, last = self._clock(), self._last
+        self._last = now
+        if now < last - _STEP:
+            self._probe_at -= last - now
+            self._outbox.hurry()
+        return now
 
     def _over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
+    def _down(self) -> bool:
+        return self._failures >= self._policy.trip_after
+
     def _room(self) -> int:
         """Return how many more lanes may be opened."""
-        if not self._deliver or self._over():
+        if self._sender is None or self._over():
             return 0
         return (1 if self._down() else LANES) - len(self._lanes)
 
@@ -181,11 +233,13 @@ class Worker:
         self._wake.set()
 
     async def _drive(self, first: Entry) -> None:
+        sender = self._sender
+        assert sender is not None  # noqa: S101 - for the type checker
         entry: Entry | None = self._ready.pop(id(first))
         while entry is not None:
             failed = self._failed
             try:
-                outcome = await self._sender.send(entry.text)
+                outcome = await sender.send(entry.text)
             except asyncio.CancelledError as error:
                 lane = asyncio.current_task()
                 if lane is None or lane.cancelling():
@@ -213,12 +267,13 @@ class Worker:
 
     async def _take(self, number: int) -> list[Entry]:
         """Take hits that may be tried now, at most so many."""
-        now = self._clock()
+        now = self._now()
         if self._down():
             if now < self._probe_at:
                 return []
             number = 1
-        while entries := await self._outbox.take(number, now):
+        for _ in range(_PORTION):
+            entries = await self._due(number, now)
             fresh = []
             for entry in entries:
                 if self._withdrew(entry):
@@ -227,16 +282,29 @@ class Worker:
                     await self._drop(entry, "expired", "waited too long")
                 else:
                     fresh.append(entry)
-            if fresh:
+            if fresh or not entries or self._over():
                 return fresh
+            await asyncio.sleep(0)  # answers are read, new hits stored, and whoever forks gets a turn
         return []
 
+    async def _due(self, number: int, now: float) -> list[Entry]:
+        """Take what is due, after retries what is fresh, so that hits which always fail hold up no others.
+
+        A server that is down is probed with what is fresh as long as there is any.
+        """
+        entries: list[Entry] = []
+        if self._down() or self._retried:
+            entries = await self._outbox.take(number, NOTHING_DUE)
+        entries = entries or await self._outbox.take(number, now)
+        self._retried = any(entry.attempts for entry in entries)
+        return entries
+
     async def _settle(self, entry: Entry, outcome: Outcome, *, news: bool) -> None:
-        now = self._clock()
+        now = self._now()
         entry.attempts += 1
         age = now - entry.accepted_at
         self._note_health(entry, outcome, now, news=news)
-        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
+        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, self._dice())
         announcer = self._announcer
         if decision.action not in (Action.SETTLE, Action.DROP) and self._withdrew(entry):
             await self._withdraw(entry)
@@ -297,7 +365,8 @@ class Worker:
         if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
             return  # a hit that fails again and again says nothing of the others
         if was_down and not news:  # a burst that fails together is one moment of trouble, not many probes
-            self._probe_at = max(self._probe_at, now + self._hurried(outcome.retry_after or 0.0))
+            asked = self._policy.pause(0, outcome.retry_after, self._dice())
+            self._probe_at = max(self._probe_at, now + self._hurried(asked))
             return
         self._failures += 1
         self._failed += 1
@@ -305,8 +374,8 @@ class Worker:
             self._failures = max(self._failures, self._policy.trip_after)
         if not self._down():
             return
-        delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, _dice())
-        self._probe_at = now + self._hurried(delay + (outcome.retry_after or 0.0))
+        failures = self._failures - self._policy.trip_after + 1
+        self._probe_at = now + self._hurried(self._policy.pause(failures, outcome.retry_after, self._dice()))
         if outcome.result is Result.UNAUTHORISED:
             message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
             self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
@@ -328,9 +397,11 @@ class Worker:
                 self._source.gather()
             due = await self._outbox.next_due()
             if due is not None:
-                limits.append(max(due, self._probe_at if self._down() else due) - self._clock())
+                limits.append(max(due, self._probe_at if self._down() else due) - self._now())
         if self._source is not None and (self._source.pending() or self._outbox.lost):
             limits.append(0.0)
+        if self._deliver and self._sender is None:
+            limits.append(self._open_at - time.monotonic())
         if self._deadline is not None:
             limits.append(self._deadline - time.monotonic())
         with suppress(TimeoutError):
@@ -339,10 +410,6 @@ class Worker:
         self.sleeping = False
         if self._deadline is None:
             await asyncio.sleep(TICK)
-
-
-def _dice() -> float:
-    return random.random()  # noqa: S311 - jitter
 
 
 def _ignore(_accepted: int) -> None:

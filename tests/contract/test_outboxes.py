@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, Receipt, ShelteredOutbox, Worth
+from convert_middleware.delivery.outbox import NOTHING_DUE
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sqlite import SqliteOutbox
 from tests.redis_server import RedisServer
@@ -164,6 +165,21 @@ def test_a_retry_waits_until_it_is_due_and_then_goes_first(kind: Kind) -> None:
         assert await outbox.next_due() == NOW + 20
 
     run(story())
+
+
+@every_outbox
+def test_at_a_moment_when_nothing_is_due_fresh_hits_alone_are_taken(kind: Kind) -> None:
+    async def story(outbox: Outbox) -> None:
+        await outbox.put([hit("tried"), hit("fresh")])
+        (tried,) = await outbox.take(1, NOW)
+        await outbox.retry(tried, NOW)
+        if isinstance(outbox, MemoryOutbox):
+            outbox.hurry()
+        assert [entry.text for entry in await outbox.take(9, NOTHING_DUE)] == ["fresh"]
+        assert await outbox.take(9, NOTHING_DUE) == []
+        assert await take_all(outbox) == ["tried"]
+
+    run(story(kind.make(*ROOMY)))
 
 
 @every_outbox

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -89,6 +90,27 @@ def test_what_comes_while_a_backlog_is_sent_arrives_with_it_and_each_hit_once(
     expected += [f"/track/?new={number}" for number in range(100)]
     assert sorted(tracking_server.targets) == sorted(expected)
     assert delivery.counts() == Counts(accepted=400, delivered=400)
+
+
+def test_a_backlog_of_hits_that_failed_before_leaves_every_other_turn_to_new_ones(
+    tmp_path: Path, tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    failed = [Entry(f"old={number}", Worth.GOAL, NOW, attempts=1) for number in range(300)]
+    leaving = SqliteOutbox(tmp_path / "outbox.db", clock=lambda: NOW)
+    run(leaving.put(failed))
+    for entry in run(leaving.take(300, NOW)):
+        run(leaving.retry(entry, NOW))
+    run(leaving.put([Entry(f"new={number}", Worth.EXPOSURE, NOW) for number in range(60)]))
+    run(leaving.close())
+    outbox = SqliteOutbox(tmp_path / "outbox.db", clock=lambda: NOW)
+    delivery = deliver(tracking_server.endpoint, outbox=ShelteredOutbox(outbox, _say), clock=lambda: NOW)
+    delivery.start()
+    until(lambda: delivery.counts().delivered == 360, 10.0)
+    kinds = ["new" if "new" in target else "old" for target in tracking_server.targets]
+    assert Counter(kinds) == {"new": 60, "old": 300}
+    # They leave by turns, sixteen at once at most; answers that are late shift it a little.
+    assert kinds[:160].count("new") == 60
+    assert kinds[:160].count("old") >= 60
 
 
 def test_room_is_counted_anew_with_what_is_there_at_the_start(tmp_path: Path) -> None:

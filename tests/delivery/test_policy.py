@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from convert_middleware.delivery.policy import (
     MAX_AGE,
     MAX_RETRY_AFTER,
+    SPREAD,
     Action,
     Outcome,
     Policy,
@@ -97,14 +98,22 @@ def test_the_wait_is_jittered_from_nothing_to_an_exponential_limit(
     assert 0.0 <= policy.backoff(attempts, dice) <= cap
 
 
-def test_fifty_workers_do_not_come_back_in_the_same_second() -> None:
+@pytest.mark.parametrize(
+    ("attempts", "wait", "most"),
+    [(8, None, 8), (8, 30.0, 8), (1, 30.0, 24), (2, 30.0, 24), (3, 30.0, 20), (1, 120.0, 12), (1, 3600.0, 3)],
+)
+def test_fifty_workers_do_not_come_back_in_the_same_second(
+    attempts: int, wait: float | None, most: int
+) -> None:
     chance = Random(7)
-    for wait in (None, 30.0):
-        outcome = Outcome(Result.REFUSED, "status 503", wait)
-        delays = [Policy().decide(outcome, 8, 0.0, chance.random()).delay for _ in range(50)]
+    outcome = Outcome(Result.REFUSED, "status 503", wait)
+    for delays in (
+        [Policy().decide(outcome, attempts, 0.0, chance.random()).delay for _ in range(50)],
+        [Policy().pause(attempts, wait, chance.random()) for _ in range(50)],
+    ):
         busiest = max(sum(start <= delay < start + 1 for delay in delays) for start in delays)
 
-        assert busiest <= 8
+        assert busiest <= most
         assert min(delays) >= (wait or 0.0)
 
 
@@ -124,7 +133,7 @@ def test_a_request_that_was_not_processed_is_tried_again_until_its_age_budget_is
         assert (decision.action, decision.reason) == (Action.DROP, "expired")
     else:
         assert decision.action is Action.RETRY
-        assert (wait or 0.0) <= decision.delay <= (wait or 0.0) + Policy().max_delay
+        assert (wait or 0.0) <= decision.delay <= (wait or 0.0) * (1 + SPREAD) + Policy().max_delay
         assert math.isfinite(decision.delay)
 
 

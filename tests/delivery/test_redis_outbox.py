@@ -224,6 +224,35 @@ def test_hits_that_never_reached_redis_leave_from_memory(prefix: str) -> None:
         asyncio.run(story(port))
 
 
+def test_a_visitor_withdraws_a_retry_that_redis_noted_although_its_answer_got_lost(
+    server: RedisServer, prefix: str
+) -> None:
+    anna = "a" * 32
+
+    async def story() -> None:
+        async with line(server) as way:
+            errors: list[object] = []
+            outbox = ShelteredOutbox(RedisOutbox(way.url, prefix=prefix), errors.append)
+            await outbox.put([Entry("hit", Worth.GOAL, NOW, visitor=anna, receipt=Receipt(anna, (), (1,)))])
+            (tried,) = await outbox.take(1, NOW)
+            asked: list[bytes] = []  # what noted the retry, and what asks whether it was noted
+
+            def cut(question: bytes) -> bool:
+                asked.extend([question] if asked or b"\r\nback\r\n" in question else [])
+                return bool(asked)
+
+            way.cut_after = cut
+            await outbox.retry(tried, NOW)
+            assert len(errors) == 1
+            way.cut_after = lambda _question: False
+            assert await outbox.purge(anna) == 1
+            assert outbox.counts() == Counts(1, dropped={"withdrawn": 1})
+            await outbox.leave(NOW + 60)
+            assert outbox.counts() == Counts(1, dropped={"withdrawn": 1})
+
+    asyncio.run(story())
+
+
 def test_what_a_dead_machine_held_is_in_doubt_and_what_it_left_waiting_is_not(
     server: RedisServer, prefix: str
 ) -> None:
@@ -433,6 +462,38 @@ def test_what_is_given_back_is_owed_once_with_the_order_as_it_was(server: RedisS
         assert not losing.owes("visitor")
         for link in links:
             await link.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_owed_and_cannot_be_claimed_again_is_told_once_and_later(
+    server: RedisServer, prefix: str
+) -> None:
+    lost = Receipt("visitor", (11,), (331,), (("ab12345", ORDER),))
+
+    async def story() -> None:
+        async with line(server) as way:
+            links = [RedisLink(server.url, prefix), RedisLink(way.url, prefix)]
+            losing, serving = (RedisLedger(link) for link in links)
+            await losing.claim([lost])
+            await losing.give_back([lost])
+            await serving.look()
+            asked: list[bytes] = []  # the second time it asks for what it found to be owed
+
+            def cut(question: bytes) -> bool:
+                asked.extend([question] if b"\r\nclaim\r\n" in question else [])
+                return len(asked) > 1
+
+            way.cut_after = cut
+            told = [await serving.claim([Receipt("visitor", (), (5,))])]
+            assert serving.lost == [lost]
+            way.cut_after = lambda _question: False
+            await serving.give_back(serving.lost)
+            serving.lost.clear()
+            told += [await serving.claim([Receipt("visitor", (), (goal,))]) for goal in (6, 7)]
+            assert [owed for ((_, owed),) in told] == [None, lost, None]
+            for link in links:
+                await link.close()
 
     asyncio.run(story())
 

@@ -185,6 +185,21 @@ def test_one_hit_that_always_gets_500_does_not_hold_up_the_others(
     assert delivery.counts().waiting == 1
 
 
+def test_many_hits_that_always_get_500_do_not_hold_up_the_others_even_when_they_seem_an_outage(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking_server.default = lambda seen: answer(500 if "poison" in seen.target else 200)
+    delivery = deliver(tracking_server.endpoint)  # so quick that some of them are always due
+    for number in range(LANES):
+        delivery.hand_over(f"poison={number}", Worth.GOAL)
+    until(lambda: "is down" in caplog.text)
+    for number in range(50):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    until(lambda: delivery.counts().delivered == 50)
+    assert delivery.counts().waiting + delivery.counts().in_flight == LANES
+
+
 def test_what_is_too_old_is_counted_expired_and_said_and_what_is_younger_arrives(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:

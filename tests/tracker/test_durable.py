@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from convert_middleware import SettingsError
@@ -32,6 +33,12 @@ def reach(tracker: Tracker, goal: int) -> bytes:
     visit = Visit(tracker)
     visit.convert.goal(goal)
     return visit.respond()
+
+
+def waiting_in(path: Path) -> int:
+    """Return how many hits are in the file, as another process sees it."""
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM hits").fetchone()[0])
 
 
 def goals_of(convert: Convert) -> list[int]:
@@ -85,6 +92,43 @@ def test_without_its_folder_memory_takes_over_and_the_file_is_used_again_later(
     assert tracker.flush(20.0)
     assert caplog.text.count("The outbox works again.") == 1
     assert goals_of(convert) == list(range(1, 23))
+
+
+def test_while_no_sender_can_be_opened_hits_reach_the_file_and_they_are_sent_once_it_can(
+    convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    tracker = durable(convert, tmp_path)
+    for goal in range(1, 21):
+        reach(tracker, goal)
+    until(lambda: waiting_in(tmp_path / "outbox.db") == 20)
+    until(lambda: "No hit can be sent, and all are kept meanwhile: sender cannot use" in caplog.text)
+    assert tracker.close(0.5)
+    assert waiting_in(tmp_path / "outbox.db") == tracker.stats().waiting == 20
+    convert.trackers.remove(tracker)  # what it left is the other's now
+
+    following = durable(convert, tmp_path)
+    following.start()
+    until(lambda: caplog.text.count("No hit can be sent") == 2)
+    monkeypatch.delenv("http_proxy")
+    until(lambda: following.stats().delivered == 20)
+    assert goals_of(convert) == list(range(1, 21))
+
+
+def test_what_came_before_a_sender_was_made_is_in_the_file_by_then(convert: Convert, tmp_path: Path) -> None:
+    found: list[int] = []
+
+    def make_client() -> httpx.AsyncClient:
+        found.append(waiting_in(tmp_path / "outbox.db"))
+        return httpx.AsyncClient()
+
+    tracker = convert.tracker(outbox=f"sqlite:///{tmp_path}/outbox.db", hooks=[], sender=make_client)
+    for goal in range(1, 6):
+        reach(tracker, goal)
+    assert tracker.flush(10.0)
+    assert found == [5]
+    assert goals_of(convert) == list(range(1, 6))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from tests.delivery.conftest import until
-from tests.servers import answer
+from tests.servers import after, answer
 from tests.tracker.test_durable import durable, goals_of, reach
 from tests.tracker.visits import Visit
 
@@ -72,6 +72,24 @@ def test_while_another_program_locks_the_file_no_page_waits_and_nothing_is_lost(
     convert.clock.now += 60
     assert tracker.flush(20.0)
     assert goals_of(convert) == list(range(1, 102))
+
+
+def test_while_the_file_stays_locked_answers_are_read_and_memory_takes_over(
+    convert: Convert, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = durable(convert, tmp_path)
+    reach(tracker, 1)
+    assert tracker.flush(10.0)
+    convert.server.default = after(0.2, answer(200))
+    with closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for goal in range(2, 52):
+            reach(tracker, goal)
+        until(lambda: tracker.stats().delivered == 51, 4.0)
+        other.execute("ROLLBACK")
+    assert goals_of(convert) == list(range(1, 52))
+    assert caplog.text.count(SAID) == 1
+    convert.clock.now += 60
 
 
 def test_a_log_handler_that_records_what_we_say_makes_no_endless_loop(convert: Convert) -> None:

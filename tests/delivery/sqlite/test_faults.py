@@ -223,6 +223,25 @@ def test_a_file_locked_for_too_long_is_an_error_that_changes_nothing(
     assert outbox.counts() == Counts(1, 0, 1)
 
 
+def test_while_a_file_is_locked_the_loop_goes_on_and_what_waits_for_the_file_is_stored_afterwards(
+    tmp_path: Path,
+) -> None:
+    outbox = SqliteOutbox(tmp_path / "outbox.db", busy=5.0)
+
+    async def story() -> None:
+        with closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            steps = [asyncio.ensure_future(step) for step in (outbox.put(hits(3)), outbox.renew(NOW))]
+            for _ in range(200):  # rounds of the loop, between which it stood still at most for a moment
+                await asyncio.sleep(0)
+            assert not any(step.done() for step in steps)
+            other.execute("ROLLBACK")
+        await asyncio.gather(*steps)
+
+    run(story())
+    assert outbox.counts() == Counts(3, 0, 3)
+
+
 def test_what_cannot_be_stored_as_text_takes_nothing_else_with_it(tmp_path: Path) -> None:
     outbox = SqliteOutbox(tmp_path / "outbox.db")
     with pytest.raises(UnicodeEncodeError):

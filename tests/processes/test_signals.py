@@ -1,0 +1,48 @@
+"""Signal handlers that use the tracker, wherever in it the main thread is at that moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.processes.program import ended_well
+
+if TYPE_CHECKING:
+    from tests.servers import TrackingServer
+
+# Raises a signal once on each line that the main thread runs of one of our modules.
+EVERYWHERE = """
+def everywhere(module, do):
+    interrupted = set()
+
+    def line(frame, event, _):
+        place = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and place not in interrupted:
+            interrupted.add(place)
+            signal.raise_signal(signal.SIGUSR1)
+        return line
+
+    def call(frame, *_):
+        return line if frame.f_code.co_filename.endswith(module) else None
+
+    sys.settrace(call)
+    try:
+        do()
+    finally:
+        sys.settrace(None)
+    return len(interrupted)
+"""
+
+
+def test_a_handler_may_ask_for_an_account_wherever_a_request_is(tracking_server: TrackingServer) -> None:
+    script = f"""{EVERYWHERE}
+told = []
+signal.signal(signal.SIGUSR1, lambda *_: told.append(tracker.stats()))
+opposed = [(b"sec-gpc", b"1"), (b"cookie", b"convert_visitor=forged")]
+for module in ("admission.py", "tracker.py"):
+    assert everywhere(module, lambda: tracker.meet(b"convert_visitor", "GET", "/", b"", opposed)) > 3, module
+stats = tracker.stats()
+print(stats.excluded, len(told) > 30)
+"""
+    end = ended_well(tracking_server, script)
+
+    assert end.out == "{'gpc': 2} True\n"
