@@ -8,7 +8,7 @@ from typing import Final
 from examples.frameworks import ASGI, WSGI
 from tests.end_to_end.process import Site
 
-SECRET = "a key for the examples only"
+SECRET = "a-key-for-the-examples-only"
 
 
 class AsgiSite(Site):
