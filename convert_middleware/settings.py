@@ -105,7 +105,7 @@ class Settings:
     previous_keys: Sequence[str | bytes] = field(default=(), repr=False)
     endpoint: str = ENDPOINT
     cookie: CookieOptions = field(default_factory=CookieOptions)
-    outbox: object = "memory://"
+    outbox: object = field(default="memory://", repr=False)  # its URL may hold a password
     sender: str | Callable[[], object] = "auto"
     deliver: bool = True
     on_ambiguous: Literal["drop", "retry"] = "drop"

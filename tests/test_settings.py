@@ -163,6 +163,16 @@ def test_no_secret_is_in_a_repr_or_log(caplog: pytest.LogCaptureFixture) -> None
     assert OLD_SECRET not in shown
 
 
+@pytest.mark.parametrize(
+    "outbox",
+    ["redis://shop:a-password@host/0", "redis://host/0?password=a-password", "rediss://:a-password@host"],
+)
+def test_a_password_in_the_url_of_the_outbox_is_not_shown(outbox: str) -> None:
+    chosen = settings(outbox=outbox)
+    assert "a-password" not in f"{chosen!r} {chosen}"
+    assert chosen.outbox == outbox
+
+
 def test_settings_can_be_copied_and_pickled() -> None:
     chosen = settings(previous_keys=[OLD_SECRET])
     assert copy.copy(chosen) == pickle.loads(pickle.dumps(chosen)) == chosen
