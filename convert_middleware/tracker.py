@@ -52,7 +52,8 @@ class Stats:
         waiting: In the outbox.
         in_flight: Being sent.
         dead: Refused by Convert for good.
-        dropped: Given up, by reason: overflow, expired, ambiguous, shutdown, interrupted.
+        dropped: Given up, by reason: overflow, expired, ambiguous, withdrawn, shutdown, interrupted,
+            file lost, store lost, lease lost.
         refused: Handed over after ``close()``; not accepted.
         rejected_cookies: Cookies that were no valid state, by reason.
         excluded: Requests that asked for state and are not counted, by reason.
