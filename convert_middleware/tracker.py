@@ -36,6 +36,8 @@ from convert_middleware.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from convert_middleware.delivery import Counts
+
 _TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
 _FROM_URL: Final = str.maketrans("-_", "+/")
 
@@ -110,6 +112,7 @@ class Tracker:
         self._memory = Memory()
         self._lock = threading.RLock()
         self._refused = 0
+        self._told: Counts | None = None  # of a drain or the end before; told again only if it changed
         self._rejected: Counter[str] = Counter()
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
@@ -217,6 +220,7 @@ class Tracker:
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
+        self._told = None
         self._memory.after_fork()
         self._ledger.after_fork()
         self._writer.after_fork()
@@ -374,7 +378,8 @@ class Tracker:
 
     def _say_goodbye(self) -> None:
         counts = self._delivery.counts()
-        if counts.accepted:
+        if counts.accepted and counts != self._told:
+            self._told = counts
             lost = sum(counts.dropped.values())
             logging.getLogger("convert_middleware").log(
                 logging.WARNING if lost else logging.INFO,
