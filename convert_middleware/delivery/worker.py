@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
+from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result, Waits
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Worker:
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
+        self._waits = Waits()
         self._overflowed = 0  # hits without room that were spoken of
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
@@ -215,7 +216,7 @@ class Worker:
             for entry in entries:
                 if self._withdrew(entry):
                     await self._withdraw(entry)
-                elif self._policy.expired(now - entry.accepted_at - entry.waited):
+                elif self._policy.expired(now - entry.accepted_at - self._waited(entry, now)):
                     await self._drop(entry, "expired", "waited too long")
                 else:
                     fresh.append(entry)
@@ -228,7 +229,8 @@ class Worker:
         entry.attempts += 1
         age = now - entry.accepted_at
         self._note_health(entry, outcome, now, news=news)
-        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, _dice())
+        waited = self._waited(entry, now)
+        decision = self._policy.decide(outcome, entry.attempts, age - waited, _dice())
         announcer = self._announcer
         if decision.action not in (Action.SETTLE, Action.DROP) and self._withdrew(entry):
             await self._withdraw(entry)
@@ -240,7 +242,7 @@ class Worker:
             delay = self._hurried(decision.delay)
             if self._outbox.durable:  # another process may be the next to send it, and obeys the server too
                 delay = max(delay, outcome.retry_after or 0.0)
-            entry.waited = min(MAX_WAITED, entry.waited + (outcome.retry_after or 0.0))
+            entry.waited = min(MAX_WAITED, waited + (outcome.retry_after or 0.0))
             await self._outbox.retry(entry, now + delay)
             announcer.announce(HitRetried(reason=decision.reason, attempts=entry.attempts, delay=delay))
         elif decision.action is Action.BURY:
@@ -249,6 +251,10 @@ class Worker:
             announcer.log(logging.ERROR, "dead", "A hit was refused for good: %s.", decision.reason)
         else:
             await self._drop(entry, decision.reason, outcome.reason)
+
+    def _waited(self, entry: Entry, now: float) -> float:
+        """Return how much of a hit's life the server asked for, of that hit or of all."""
+        return min(MAX_WAITED, max(entry.waited, self._waits.between(entry.accepted_at, now)))
 
     def _withdrew(self, entry: Entry) -> bool:
         return self._source is not None and self._source.withdrew(entry.visitor, entry.accepted_at)
@@ -281,15 +287,18 @@ class Worker:
             news: Whether no other attempt failed since this one began.
         """
         was_down = self._down()
+        asked = outcome.retry_after or 0.0
         if outcome.result in (Result.DELIVERED, Result.REJECTED):
             self._failures = 0
             if was_down:
+                self._waits.end(now)
                 self._announcer.log(logging.WARNING, "up", "The tracking server answers again.")
             return
         if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
             return  # a hit that fails again and again says nothing of the others
         if was_down and not news:  # a burst that fails together is one moment of trouble, not many probes
-            self._probe_at = max(self._probe_at, now + self._hurried(outcome.retry_after or 0.0))
+            self._probe_at = max(self._probe_at, now + self._hurried(asked))
+            self._waits.ask(now, asked)
             return
         self._failures += 1
         self._failed += 1
@@ -298,7 +307,8 @@ class Worker:
         if not self._down():
             return
         delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, _dice())
-        self._probe_at = now + self._hurried(delay + (outcome.retry_after or 0.0))
+        self._probe_at = now + self._hurried(delay + asked)
+        self._waits.ask(now, asked)
         if outcome.result is Result.UNAUTHORISED:
             message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
             self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
