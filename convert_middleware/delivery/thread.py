@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
+from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
 from convert_middleware.delivery.worker import Source, Worker
 from convert_middleware.errors import ConvertError
@@ -98,6 +99,7 @@ class Delivery:
         self._done = 0  # hits that had been accepted when last nothing was left to do
         self._again: SimpleQueue[None] = SimpleQueue()  # unlike an event it may be told from anywhere
         self._lost = 0  # hits that the last drain gave up
+        self._losses = Losses(self._outbox, self._announcer)
         self._gate = ForkGate()
 
     def before_fork(self, timeout: float) -> Callable[[], None] | None:
@@ -212,6 +214,7 @@ class Delivery:
         self._source.finish()
         # What a thread that takes too long has in flight is its own to account for.
         self._lost += self._outbox.abandon("shutdown", waiting=True, in_flight=not self._running())
+        self._losses.tell()
         return self._lost == 0 and self._outbox.in_memory() == 0
 
     def signal_stop(self, deadline: float) -> None:
@@ -279,6 +282,7 @@ class Delivery:
             else:
                 self._source.gather()
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
+            self._losses.tell()
             self._told_empty(self._done)
             loop.close()
             gate.end()
@@ -293,6 +297,7 @@ class Delivery:
             self._clock,
             source=self._source,
             deliver=self._deliver,
+            losses=self._losses,
         )
         worker.on_empty = self._told_empty
         self._loop = asyncio.get_running_loop()

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result, Waits
-from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
+from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitRetried
 
 if TYPE_CHECKING:
     from convert_middleware.delivery.outbox import Entry, MemoryOutbox
@@ -56,9 +57,11 @@ class Worker:
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
-        look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox.
+        look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox,
+            and for what was dropped.
         source: Where hits come from that are not in the outbox yet.
         deliver: Whether to send; otherwise hits are brought to safety, for another process to send.
+        losses: What tells of hits that are dropped, should it know of earlier ones.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Worker:
         look_every: float = SIGN_OF_LIFE,
         source: Source | None = None,
         deliver: bool = True,
+        losses: Losses | None = None,
     ) -> None:
         self._outbox = outbox
         self._sender = sender
@@ -81,12 +85,12 @@ class Worker:
         self._look_every = look_every
         self._source = source
         self._deliver = deliver
+        self._losses = losses or Losses(outbox, announcer)
         self._lanes: set[asyncio.Task[None]] = set()
         self._failures = 0  # in a row
         self._failed = 0  # failures ever counted
         self._probe_at = 0.0  # seconds since the epoch
         self._waits = Waits()
-        self._overflowed = 0  # hits without room that were spoken of
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
@@ -118,7 +122,7 @@ class Worker:
             while True:
                 await self._bring()
                 await self._outbox.keep(self._clock())
-                self._note_overflow()
+                self._losses.tell()
                 await self._fill()
                 if self._idle() and self._deadline is not None:
                     await self._bring()  # what was lost just now goes back before the end
@@ -134,6 +138,7 @@ class Worker:
             for entry in filter(None, self._served):
                 await self._outbox.retry(entry, self._clock())
             await self._outbox.leave(self._clock())
+            self._losses.tell()
             if self._deliver:
                 await self._sender.close()
 
@@ -261,21 +266,13 @@ class Worker:
 
     async def _withdraw(self, entry: Entry) -> None:
         await self._outbox.drop(entry, "withdrawn")
-        self._announcer.announce(HitDropped(reason="withdrawn"))
+        self._losses.tell()
 
     async def _drop(self, entry: Entry, reason: str, why: str) -> None:
         await self._outbox.drop(entry, reason)
-        self._announcer.announce(HitDropped(reason=reason))
+        self._losses.tell()
         kind = f"dropped {reason}"
         self._announcer.log(logging.WARNING, kind, "A hit was dropped: %s (%s).", reason, why)
-
-    def _note_overflow(self) -> None:
-        """Tell that hits had no room; the outbox drops them where nobody may wait or speak."""
-        overflowed = self._outbox.counts().dropped.get("overflow", 0)
-        if overflowed > self._overflowed:
-            number, self._overflowed = overflowed - self._overflowed, overflowed
-            message = "The outbox is full; hits dropped to make room: %d."
-            self._announcer.log(logging.WARNING, "overflow", message, number)
 
     def _note_health(self, entry: Entry, outcome: Outcome, now: float, *, news: bool) -> None:
         """Count failures in a row, and tell when the server goes down and comes back.
@@ -324,7 +321,8 @@ class Worker:
         self._wake.clear()
         # From here on whoever brings a hit wakes us, if that is of use.
         self.sleeping = self._room() > 0 or self._outbox.durable or not self._deliver
-        limits = [self._look_every] if self._outbox.durable else []
+        # While lanes are busy the outbox may overflow, which it cannot say itself.
+        limits = [self._look_every] if self._outbox.durable or self._lanes else []
         if self._room() > 0:
             if self._source is not None:
                 self._source.gather()
