@@ -168,6 +168,13 @@ class HitDead(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxSetAside(Event):
+    """The file in which hits waited was broken; it has the name ``file`` now, and a new one was begun."""
+
+    file: str
+
+
 Hook = Callable[[Event], object]
 
 

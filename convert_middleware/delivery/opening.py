@@ -12,6 +12,7 @@ from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
 from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.errors import ConvertError, SettingsError, shown
+from convert_middleware.hooks import OutboxSetAside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,13 @@ def open_outbox(
         else:
             announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
 
+    def say_aside(name: str) -> None:
+        message = "The file of the outbox was broken and is %s now; what waited in it is not sent."
+        announcer.log(logging.ERROR, "set aside", message, name)
+        announcer.announce(OutboxSetAside(file=name))
+
+    if isinstance(store, SqliteOutbox):
+        store.on_set_aside(say_aside)
     return ShelteredOutbox(store, say)
 
 

@@ -94,10 +94,10 @@ class SqliteOutbox:
         self._busy = busy
         self._repeat_expired = repeat_expired
         self._clock = clock
-        self.set_aside = 0  # broken files renamed so far
+        self._aside: list[str] = []  # broken files, by the names they have now
+        self._say_aside: Callable[[str], None] | None = None
         with suppress(OutboxError):  # whoever uses it first hears of that
-            connection, self.set_aside = open_file(self._path, busy=busy)
-            connection.close()
+            open_file(self._path, busy=busy, say_aside=self._note_aside).close()
         self.after_fork()
         _OPEN.add(self)
 
@@ -122,6 +122,17 @@ class SqliteOutbox:
         self._shown = Counts()
         self._page = self._shown, self._flying
         self.lost: deque[object] = deque()  # receipts of hits that were not counted and never will be
+
+    @property
+    def set_aside(self) -> int:
+        """How many broken files were renamed so far."""
+        return len(self._aside)
+
+    def on_set_aside(self, say: Callable[[str], None]) -> None:
+        """Have somebody told of every broken file, by its new name, also of those renamed so far."""
+        self._say_aside = say
+        for name in self._aside:
+            say(name)
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -354,16 +365,22 @@ class SqliteOutbox:
             self._lose_file()
             raise OutboxError(self._path, "find its file", "it is gone")
         try:
-            self._connection, aside = open_file(self._path, busy=self._busy, thorough=self._thorough)
+            self._connection = open_file(
+                self._path, busy=self._busy, thorough=self._thorough, say_aside=self._note_aside
+            )
         except SettingsError as error:
             raise OutboxError(self._path, "open", error.reason) from error
-        self.set_aside += aside
         found = _identity(self._path)
         if self._identity not in (None, found):
             self._lose_file()
             raise OutboxError(self._path, "find its file", "another one is in its place")
         self._identity, self._thorough = found, False
         return self._connection
+
+    def _note_aside(self, name: str) -> None:
+        self._aside.append(name)
+        if self._say_aside is not None:
+            self._say_aside(name)
 
     def _lose_file(self) -> None:
         """Leave a file that is gone or broken, and count what waited in it as dropped."""
