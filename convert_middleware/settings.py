@@ -75,7 +75,8 @@ class Settings:
         endpoint: Where tracking requests go, up to the ``?``; ``{project_id}`` in it is replaced.
         cookie: Attributes of the visitor cookie.
         outbox: Where hits wait: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with
-            ``?max_hits=`` and ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox object.
+            ``?max_hits=`` and ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox: a
+            ``MemoryOutbox``, ``SqliteOutbox``, ``RedisOutbox`` or one of your own.
         sender: ``"auto"``: the fastest that is installed; ``"pyreqwest"``, ``"httpx"`` or ``"httpx2"``; or a
             function that returns an ``AsyncClient``.
         deliver: Whether this process sends; otherwise it only fills the outbox, which must outlive it, and
@@ -204,11 +205,12 @@ class Settings:
                 f"must be one of {', '.join(map(repr, _SENDERS))} or a function that returns an AsyncClient, "
                 f"not {shown(self.sender)}",
             )
-        if not self.deliver and not str(self.outbox).startswith(_DURABLE):
+        if not self.deliver and not _outlives_the_process(self.outbox):
             raise SettingsError(
                 "deliver",
                 "is False, but what waits in memory can be sent by this process only; "
-                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0'",
+                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0', "
+                "or give one whose attribute durable is True",
             )
         timeout: object = self.drain_timeout
         number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
@@ -216,6 +218,12 @@ class Settings:
             raise SettingsError(
                 "drain_timeout", f"must be 0 to {_MAX_DRAIN:.0f} seconds, not {shown(timeout)}"
             )
+
+
+def _outlives_the_process(outbox: object) -> bool:
+    if isinstance(outbox, str):
+        return outbox.startswith(_DURABLE)
+    return getattr(outbox, "durable", False) is True
 
 
 def _identifier(name: str, value: Id) -> int:

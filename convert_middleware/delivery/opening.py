@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlencode
 
+from convert_middleware.delivery.adopted import AdoptedOutbox
 from convert_middleware.delivery.outbox import MemoryOutbox
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_streams import RedisOutbox
@@ -17,6 +18,7 @@ from convert_middleware.hooks import OutboxSetAside
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convert_middleware.delivery.outbox import Outbox
     from convert_middleware.hooks import Announcer
 
 REDIS: Final = ("redis://", "rediss://", "unix://")
@@ -30,7 +32,8 @@ def open_outbox(
 
     Args:
         outbox: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with ``?max_hits=`` and
-            ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox itself.
+            ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox itself, in memory or a store
+            that memory is put in front of.
         announcer: Whom to tell when a store cannot be used.
         clock: Returns seconds since the epoch.
         repeat: Whether hits that a dead process was sending are sent again.
@@ -45,8 +48,12 @@ def open_outbox(
     elif isinstance(outbox, str) and outbox.startswith(REDIS):
         url, options = redis_options(outbox)
         store = RedisOutbox(url, repeat_expired=repeat, clock=clock, **options)
-    else:
+    elif isinstance(outbox, (str, MemoryOutbox)):
         return open_memory(outbox)
+    elif isinstance(outbox, (SqliteOutbox, RedisOutbox)):
+        store = outbox
+    else:
+        store = AdoptedOutbox(cast("Outbox", outbox))
 
     def say(error: ConvertError | None) -> None:
         if error is None:

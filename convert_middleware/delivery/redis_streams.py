@@ -65,6 +65,7 @@ class RedisOutbox:
     """
 
     batch = 200  # hits in one step; Redis serves nobody else meanwhile
+    durable = True  # what it holds outlives the process
 
     def __init__(
         self,

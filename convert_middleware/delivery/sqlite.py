@@ -73,6 +73,7 @@ class SqliteOutbox:
     """
 
     batch = 1_000  # hits in one transaction
+    durable = True  # what it holds outlives the process
 
     def __init__(
         self,

@@ -29,8 +29,8 @@ def durable(convert: Convert, folder: Path) -> Tracker:
     return convert.tracker(outbox=f"sqlite:///{folder}/outbox.db", hooks=[])
 
 
-def reach(tracker: Tracker, goal: int) -> bytes:
-    visit = Visit(tracker)
+def reach(tracker: Tracker, goal: int, *cookies: bytes) -> bytes:
+    visit = Visit(tracker, *cookies)
     visit.convert.goal(goal)
     return visit.respond()
 
