@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 import weakref
@@ -22,6 +21,7 @@ from convert_middleware.browser import VISITOR_COOKIE, fields_of, read_state
 from convert_middleware.composer import Composer
 from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, find
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
+from convert_middleware.delivery.forks import HERE, begin_anew, in_every_child
 from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
 from convert_middleware.hooks import Announcer, CookieRejected, StateEvicted, VisitorWithdrew, visitor_hash
@@ -348,6 +348,8 @@ class Tracker:
             self._memory.remember(page.visitor, page.loaded, self._clock())
 
     def _accept(self, news: News, now: float) -> None:
+        if not HERE[0]:  # before anything is added to what is the parent's
+            begin_anew()
         if self._delivery.closed:
             with self._lock:
                 self._refused += max(1, len(news.transactions))
@@ -411,5 +413,4 @@ def _after_fork_in_child() -> None:
 
 
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_every_child(_after_fork_in_child)

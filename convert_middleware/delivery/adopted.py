@@ -7,6 +7,7 @@ thread. Nothing here knows where it keeps its hits.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from convert_middleware.delivery.outbox import NOT_OWED
@@ -57,7 +58,8 @@ class AdoptedOutbox:
     def after_fork(self) -> None:
         """See :class:`~convert_middleware.delivery.sheltered.Store`."""
         if hasattr(self._outbox, "after_fork"):
-            self._outbox.after_fork()
+            with suppress(Exception):  # the others of this process must begin, too
+                self._outbox.after_fork()
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""

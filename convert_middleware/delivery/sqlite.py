@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Final
 from weakref import WeakSet
 
+from convert_middleware.delivery.forks import in_every_child
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
 from convert_middleware.delivery.sqlite_file import BUSY, is_broken, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
@@ -97,6 +98,9 @@ class SqliteOutbox:
         self._clock = clock
         self._aside: list[str] = []  # broken files, by the names they have now
         self._say_aside: Callable[[str], None] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._barred = False
         with suppress(OutboxError):  # whoever uses it first hears of that
             open_file(self._path, busy=busy, say_aside=self._note_aside).close()
         self.after_fork()
@@ -104,8 +108,14 @@ class SqliteOutbox:
 
     def after_fork(self) -> None:
         """Begin with an account of one's own: in a forked child what was here belongs to the parent."""
+        if self._connection is not None and self._pid != os.getpid():
+            # The fork went past the hook that closes the file. SQLite must neither use nor close it here
+            # (https://www.sqlite.org/howtocorrupt.html, 2.6).
+            _inherited.append(self._connection)
+            self._barred = True
+        self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection = None
         self._identity: tuple[int, int] | None = None
         self._thorough = False
         self._file = 0
@@ -362,6 +372,10 @@ class SqliteOutbox:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._identity == _identity(self._path):
             return self._connection
+        if self._barred:
+            raise OutboxError(
+                self._path, "open", "this process was forked past Python's hooks while it was open"
+            )
         if self._connection is not None:
             self._lose_file()
             raise OutboxError(self._path, "find its file", "it is gone")
@@ -501,6 +515,7 @@ class SqliteOutbox:
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
 _held_by_fork: list[SqliteOutbox] = []
+_inherited: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
@@ -523,10 +538,9 @@ def _after_fork_in_child() -> None:
         outbox.after_fork()
 
 
+in_every_child(_after_fork_in_child)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
 def _size(text: str) -> int:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from convert_middleware.delivery.forks import HERE, begin_anew, in_every_child, notice_fork
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
 from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
@@ -88,7 +89,6 @@ class Delivery:
         _alive.add(self)
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,6 +120,8 @@ class Delivery:
             text: The query string.
             worth: See :class:`~convert_middleware.delivery.outbox.Worth`.
         """
+        if not HERE[0]:
+            begin_anew()
         if self.closed:
             return False
         self._outbox.offer(Entry(text, worth, self._clock()))
@@ -137,6 +139,7 @@ class Delivery:
 
     def start(self) -> None:
         """Start the thread unless it runs. If none can be started the hits are kept."""
+        notice_fork()
         if not self._starting.acquire(blocking=False):
             return
         try:
@@ -161,6 +164,7 @@ class Delivery:
         Args:
             timeout: Seconds to wait at most. Waits between attempts are cut to a second meanwhile.
         """
+        notice_fork()
         if self._empty():
             return True
         accepted = None if self._source.pending() else self._outbox.counts().accepted
@@ -195,6 +199,7 @@ class Delivery:
         Args:
             timeout: Seconds to try; what is left then is counted as dropped.
         """
+        notice_fork()
         deadline = time.monotonic() + max(0.0, timeout)
         if not self._running():
             if self._empty():
@@ -227,6 +232,7 @@ class Delivery:
 
     def counts(self) -> Counts:
         """Return a consistent account of all hits."""
+        notice_fork()
         self._source.gather()
         return self._outbox.counts()
 
@@ -369,7 +375,6 @@ def _after_fork_in_child() -> None:
         delivery.after_fork()
 
 
+in_every_child(_after_fork_in_child)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
