@@ -284,7 +284,7 @@ class RedisOutbox:
         return answer
 
     async def _open(self) -> None:
-        message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8)}
+        message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8), "number": _PAGE}
         answer = await self.link.run(self._script, "open", message)
         self._epoch = answer["epoch"]
 
