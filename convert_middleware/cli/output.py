@@ -69,7 +69,7 @@ def redacted(reason: str) -> str:
 
 def public(url: str) -> str:
     """Return the URL of an outbox without a password."""
-    return printable(_CREDENTIALS.sub("", url.partition("?")[0]))
+    return printable(_CREDENTIALS.sub("", url).partition("?")[0])
 
 
 def age(seconds: float) -> str:

@@ -107,7 +107,7 @@ def redis_options(outbox: str) -> tuple[str, dict[str, Any]]:
         elif name == "prefix":
             if not text or set(text) & set("{}"):
                 raise SettingsError(
-                    "outbox", "has an empty prefix or one with braces; name one such as 'shop'"
+                    "outbox", f"has the prefix {shown(text)}; name one without braces, such as 'shop'"
                 )
             ours["prefix"] = text
         else:
@@ -127,13 +127,13 @@ def open_memory(outbox: object) -> MemoryOutbox:
         raise SettingsError(
             "outbox", f"must be a URL such as 'memory://' or a MemoryOutbox, not {shown(outbox)}"
         )
-    scheme, colon, rest = outbox.partition("://")
+    scheme, colon, rest = outbox.partition("://")  # what follows may hold a password
     path, _, options = rest.partition("?")
     if scheme != "memory" or not colon or path:
         raise SettingsError(
             "outbox",
             "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db', with '?max_hits=N' if wanted, "
-            f"not one that begins with {scheme[:20]!r}",  # what follows may hold a password
+            f"not one that begins with {scheme.partition(':')[0][:20]!r}",
         )
     return MemoryOutbox(**_limits_of(options))
 
@@ -146,7 +146,9 @@ def _limits_of(options: str) -> dict[str, int]:
             text.isascii() and text.isdigit() and 0 < int(text[:13]) <= _LIMITS[name]
         ):
             raise SettingsError(
-                "outbox", f"has the option {shown(piece)}; max_hits and max_bytes take whole numbers from 1"
+                "outbox",
+                f"has the option {shown(piece)}; there are max_hits and max_bytes, whole numbers from 1 to "
+                f"{_LIMITS['max_hits']} and {_LIMITS['max_bytes']}",
             )
         limits[name] = int(text)
     return limits

@@ -11,7 +11,7 @@ import hashlib
 import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from convert_middleware.errors import OutboxError, SettingsError, UnansweredError, shown
 
@@ -24,6 +24,7 @@ CONNECT_TIMEOUT: Final = 1.0  # seconds
 ANSWER_TIMEOUT: Final = 2.0  # seconds; a step takes milliseconds
 OLDEST: Final = (6, 2)  # the first with XAUTOCLAIM
 _SCHEMES: Final = ("redis", "rediss", "unix")
+_ODD: Final = "redis://…"  # stands for a URL of which nothing may be shown
 _inherited: Final[list[object]] = []  # never closed: the sockets are the parent's
 
 
@@ -70,9 +71,10 @@ class RedisLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._frugal = 0  # which text of a script runs
         try:
-            self._make_client()
-        except (ValueError, TypeError, RedisError) as error:
-            raise SettingsError("outbox", f"is no URL that redis-py takes: {shown(self.shown)}") from error
+            # A connection that is made and not opened refuses options that there are not.
+            self._make_client().connection_pool.make_connection()  # type: ignore[no-untyped-call] # it has none
+        except (ValueError, TypeError, RedisError):
+            raise SettingsError("outbox", _complaint(url, self.shown)) from None  # it may show a password
 
     def after_fork(self) -> None:
         """Begin without a connection."""
@@ -141,7 +143,10 @@ class RedisLink:
             version = tuple(map(int, (await client.info("server"))["redis_version"].split(".")[:2]))
             if version < OLDEST:
                 await self.close()
-                raise OutboxError(self.shown, what, "Redis 6.2 is the oldest that works")
+                found = ".".join(map(str, version))
+                raise OutboxError(
+                    self.shown, what, f"it is Redis {found}, and 6.2 is the oldest that works; upgrade it"
+                )
             self._frugal = 1 if version >= (7, 0) else 0
         return self._client
 
@@ -149,7 +154,7 @@ class RedisLink:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        if urlsplit(self._url).scheme not in _SCHEMES:
+        if self.shown == _ODD or urlsplit(self._url).scheme not in _SCHEMES:
             raise ValueError
         return self._redis.from_url(
             self._url,
@@ -168,8 +173,22 @@ def _name(error: Exception) -> str:
 
 
 def _without_secrets(url: str) -> str:
+    """Return the URL without name, password and options; nothing of one that may have been read wrongly."""
     try:
         parts = urlsplit(url)
+        # A slash, a question mark or a hash of the password would seem to end the host.
+        behind = unquote(parts.path + parts.query + parts.fragment)
+        odd = parts.port == 0 or (parts.netloc != "" and "@" in behind)
     except ValueError:
-        return "redis://…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        odd = True
+    return _ODD if odd else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _complaint(url: str, without_secrets: str) -> str:
+    """Return what to say of a URL that redis-py refuses."""
+    names = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True)]
+    options = f" with the options {shown(', '.join(names))}" if names and without_secrets != _ODD else ""
+    return (
+        f"is no URL that redis-py takes: {shown(without_secrets)}{options}; write it like "
+        "'redis://:password@host:6379/0', with every special character of the password percent-encoded"
+    )
