@@ -98,6 +98,28 @@ def test_a_program_that_ends_in_a_backoff_tries_at_once_and_waits_no_longer_than
     assert goals(tracking_server) == ["1", "1"]
 
 
+@pytest.mark.parametrize("sender", ["pyreqwest", "httpx", "httpx2"])
+def test_after_a_start_ahead_the_first_hit_loads_nothing_more(
+    sender: str, tracking_server: TrackingServer
+) -> None:
+    script = f"""
+        tracker = Tracker(Settings(
+            project_id="1", customer_id="2", secret_key="another of at least 16 bytes", endpoint=ENDPOINT,
+            sender="{sender}",
+        ))
+        tracker.start()
+        while not (tracker._delivery._worker and tracker._delivery._worker.sleeping):
+            time.sleep(0.01)
+        loaded = set(sys.modules)
+        reach(1)
+        assert tracker.flush(20.0)
+        assert not set(sys.modules) - loaded, set(sys.modules) - loaded
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1"]
+
+
 def test_what_cannot_be_delivered_by_the_end_is_counted_and_said(tracking_server: TrackingServer) -> None:
     tracking_server.default = stall()
     said = run(tracking_server, "reach(1, 2, 3)\ntracker.close(0.3)")

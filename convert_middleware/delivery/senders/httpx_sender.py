@@ -113,6 +113,9 @@ class HttpxSender:
         if self._endpoint.startswith("https:"):
             self._options["ssl_context"] = self._httpx.create_ssl_context()
         self._places.open()
+        await self._core.AnyIOBackend().sleep(
+            0
+        )  # what connects loads its libraries now, not with the first hit
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
