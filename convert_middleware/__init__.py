@@ -2,7 +2,7 @@
 
 from convert_middleware.asgi import ConvertMiddleware
 from convert_middleware.cookie import CookieOptions
-from convert_middleware.delivery import MemoryOutbox
+from convert_middleware.delivery import MemoryOutbox, RedisOutbox, SqliteOutbox
 from convert_middleware.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -27,8 +27,10 @@ __all__ = [
     "MemoryOutbox",
     "OutsideRequestError",
     "Recorder",
+    "RedisOutbox",
     "Settings",
     "SettingsError",
+    "SqliteOutbox",
     "Stats",
     "TokenError",
     "Tracker",

@@ -10,6 +10,7 @@ import re
 
 _OPTION = re.compile(r"\?\w+=.*", re.DOTALL)  # begins the options even if an @ follows
 _OPTIONS = re.compile(r"[?#].*", re.DOTALL)
+_AT = re.compile("@|%40")  # as it is written, and as it is written in options
 _SHOWN = 80  # characters of a foreign value that an error message repeats
 
 
@@ -28,10 +29,12 @@ def shown(value: object) -> str:
 def public(url: str) -> str:
     """Return a URL without credentials, whatever characters they hold, and without options."""
     scheme, _, rest = url.partition("://")
-    place = _OPTIONS.sub("", _OPTION.sub("", rest).rpartition("@")[2])
+    without = _OPTION.sub("", rest)
+    place = _OPTIONS.sub("", _AT.split(without)[-1])
     server = place.partition("/")[0]
     _, colon, port = server.rpartition(":")
-    certain = not colon or port.isdigit() or server.endswith("]")  # else it may be a name and its password
+    number = port.isdigit() and not _AT.search(rest, len(without))
+    certain = not colon or number or server.endswith("]")  # else it may be a name and its password
     return f"{scheme}://{place if certain else '…'}"
 
 

@@ -164,9 +164,13 @@ class HitRetried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HitDropped(Event):
-    """A hit was given up, counted under ``reason``."""
+    """Hits were given up, counted under ``reason``, as many as ``number`` says; each is announced once.
+
+    What has no room or is left at the end is found some moments later, many hits at a time.
+    """
 
     reason: str
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +178,13 @@ class HitDead(Event):
     """Convert will never take a hit; ``reason`` says why, redacted."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxSetAside(Event):
+    """The file in which hits waited was broken; it has the name ``file`` now, and a new one was begun."""
+
+    file: str
 
 
 Hook = Callable[[Event], object]

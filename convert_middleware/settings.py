@@ -72,7 +72,8 @@ class Settings:
         endpoint: Where tracking requests go, up to the ``?``; ``{project_id}`` in it is replaced.
         cookie: Attributes of the visitor cookie.
         outbox: Where hits wait: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with
-            ``?max_hits=`` and ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox object.
+            ``?max_hits=`` and ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox: a
+            ``MemoryOutbox``, ``SqliteOutbox``, ``RedisOutbox`` or one of your own.
         sender: ``"auto"``: the fastest that is installed; ``"httptools"``, ``"pyreqwest"``, ``"httpx"`` or
             ``"httpx2"``; or a function that returns an ``AsyncClient``.
         deliver: Whether this process sends; otherwise it only fills the outbox, which must outlive it, and
@@ -103,7 +104,7 @@ class Settings:
     previous_keys: Sequence[str | bytes] = field(default=(), repr=False)
     endpoint: str = ENDPOINT
     cookie: CookieOptions = field(default_factory=CookieOptions)
-    outbox: object = "memory://"
+    outbox: object = field(default="memory://", repr=False)  # its URL may hold a password
     sender: str | Callable[[], object] = "auto"
     deliver: bool = True
     on_ambiguous: Literal["drop", "retry"] = "drop"
@@ -135,11 +136,12 @@ class Settings:
         for name, rule in _RULES.items():
             if not rule.allows(getattr(self, name)):
                 raise SettingsError(name, f"must be {rule.must}, not {shown(getattr(self, name))}")
-        if not self.deliver and not str(self.outbox).startswith(_DURABLE):
+        if not self.deliver and not _outlives_the_process(self.outbox):
             raise SettingsError(
                 "deliver",
                 "is False, but what waits in memory can be sent by this process only; "
-                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0'",
+                "name an outbox such as 'sqlite:////var/lib/shop/outbox.db' or 'redis://host:6379/0', "
+                "or give one whose attribute durable is True",
             )
 
     @property
@@ -191,6 +193,12 @@ class Settings:
             if given is not None and _identifier(name, given) != _identifier("id_number", part):
                 raise SettingsError(name, f"contradicts id_number={number!r}: give one of them")
         return customer, project
+
+
+def _outlives_the_process(outbox: object) -> bool:
+    if isinstance(outbox, str):
+        return outbox.startswith(_DURABLE)
+    return getattr(outbox, "durable", False) is True
 
 
 def _identifier(name: str, value: Id) -> int:

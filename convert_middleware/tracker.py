@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 import weakref
@@ -22,6 +21,7 @@ from convert_middleware.browser import VISITOR_COOKIE, fields_of, read_state
 from convert_middleware.composer import Composer
 from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, find
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
+from convert_middleware.delivery.forks import HERE, begin_anew, in_every_child
 from convert_middleware.delivery.senders.choose import make_sender
 from convert_middleware.errors import SettingsError, TokenError
 from convert_middleware.hooks import (
@@ -43,6 +43,8 @@ from convert_middleware.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from convert_middleware.delivery import Counts
+
 _TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
 _FROM_URL: Final = str.maketrans("-_", "+/")
 
@@ -59,7 +61,8 @@ class Stats:
         waiting: In the outbox.
         in_flight: Being sent.
         dead: Refused by Convert for good.
-        dropped: Given up, by reason: overflow, expired, ambiguous, shutdown, interrupted.
+        dropped: Given up, by reason: overflow, expired, ambiguous, withdrawn, shutdown, interrupted,
+            file lost, store lost, lease lost.
         refused: Handed over after ``close()``; not accepted.
         rejected_cookies: Cookies that were no valid state, by reason.
         odd_browser_cookies: Requests in which the cookie of Convert's own script was odd in parts.
@@ -127,6 +130,7 @@ class Tracker:
         self._memory = Memory()
         self._lock = threading.RLock()
         self._refused = self._odd = 0
+        self._told: Counts | None = None  # of a drain or the end before; told again only if it changed
         self._rejected: Counter[str] = Counter()
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
@@ -238,6 +242,7 @@ class Tracker:
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
+        self._told = None
         self._memory.after_fork()
         self._ledger.after_fork()
         self._writer.after_fork()
@@ -386,6 +391,8 @@ class Tracker:
         self.announcer.log(logging.ERROR, "news", message, type(error).__name__)
 
     def _accept(self, news: News, now: float) -> None:
+        if not HERE[0]:  # before anything is added to what is the parent's
+            begin_anew()
         if self._delivery.closed:
             with self._lock:
                 self._refused += max(1, len(news.transactions))
@@ -421,7 +428,8 @@ class Tracker:
 
     def _say_goodbye(self) -> None:
         counts = self._delivery.counts()
-        if counts.accepted:
+        if counts.accepted and counts != self._told:
+            self._told = counts
             lost = sum(counts.dropped.values())
             logging.getLogger("convert_middleware").log(
                 logging.WARNING if lost else logging.INFO,
@@ -453,5 +461,4 @@ def _after_fork_in_child() -> None:
 
 
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_every_child(_after_fork_in_child)

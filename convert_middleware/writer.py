@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from convert_middleware.delivery import Receipt, Recent
 from convert_middleware.errors import ConvertError
-from convert_middleware.hooks import Announcer, HitDropped
 from convert_middleware.visitor import News, unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from convert_middleware.delivery import Ledger, MemoryOutbox
+    from convert_middleware.hooks import Announcer
 
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
 MOST_ASKED: Final = 10_000  # as many may wait for the answer of a shared ledger
@@ -197,12 +197,10 @@ class Writer:
                     if each[0].visitor.visitor_id != visitor_id:
                         self._waiting.append(each)
             try:
-                gone = await self._outbox.purge(visitor_id)
+                await self._outbox.purge(visitor_id)
             except ConvertError:
                 return  # it is tried again; the outbox says that its store does not work
             self._withdrawn.popleft()
-            for _ in range(gone):
-                self._announcer.announce(HitDropped(reason="withdrawn"))
 
     def finish(self) -> None:
         """Offer all that waits to the outbox now, without asking anybody."""

@@ -81,11 +81,19 @@ class RedisServer:
 
     def say(self, *words: str) -> str:
         """Say something to it, without a client library, and return the first line of its answer."""
+        return self._lines(1, words)[0]
+
+    def answer(self, *words: str) -> str:
+        """Say something to it that it answers with a short text, and return that."""
+        return self._lines(2, words)[1]  # the first line says how long it is
+
+    def _lines(self, number: int, words: tuple[str, ...]) -> list[str]:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=2) as line:
             parts = [f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]
             line.sendall("".join(parts).encode())
-            return line.makefile("r", encoding="utf-8").readline().strip()
-        return ""
+            said = line.makefile("r", encoding="utf-8")
+            return [said.readline().strip() for _ in range(number)]
+        return [""] * number
 
     def stop(self) -> None:
         """End it as an operator would."""

@@ -111,6 +111,7 @@ def test_a_foreign_value_is_shown_short_and_harmless(value: object, text: str) -
         ("redis://[::1]/0", "redis://[::1]/0"),
         ("redis://host/0?password=Top@Secret&db=1", "redis://host/0"),
         ("redis://:Top?Secret", "redis://…"),
+        ("redis://:2?Top=Secret@redis.internal", "redis://…"),
         ("redis://:[Secret@host/0", "redis://host/0"),
         ("sqlite:////var/lib/outbox.db?max_hits=5", "sqlite:////var/lib/outbox.db"),
         ("memory://", "memory://"),

@@ -108,6 +108,64 @@ def test_a_wrong_outbox_is_refused_when_the_tracker_is_made(outbox: Any) -> None
         Tracker(settings(outbox=outbox))
 
 
+PASSWORDS = [
+    "hunter2",
+    "hunter/2",
+    "hunter?2",
+    "hunter#2",
+    "hunter2:x",
+    "hunter2@x",
+    "2/hunter",
+    "2?hunter&x",
+]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://shop:{}@host:port/0", "no URL that redis-py takes"),
+        ("redis://:{}@host:6379/0?nonsense=1", "no URL that redis-py takes"),
+        ("redis://:{}@host:6379/0?db=x", "no URL that redis-py takes"),
+        ("redis://:{}@host/0?prefix={{a}}", "prefix"),
+        ("redis:/:{}@host:6379/0", "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db'"),
+        ("redis:{}@host", "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db'"),
+        ("valkey://:{}@host", "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db'"),
+    ],
+)
+def test_what_is_wrong_with_an_outbox_is_said_without_its_password(
+    url: str, said: str, password: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Tracker(settings(outbox=url.format(password)))
+    assert str(caught.value).startswith("outbox ")
+    assert said in str(caught.value) or "no URL that redis-py takes" in str(caught.value)
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "redis://host/0?nonsense=1",
+            "'redis://host/0' with the options 'nonsense'; write it like 'redis://",
+        ),
+        ("redis://host:port", "'redis://…'; write it like 'redis://:password@host:6379/0', with every"),
+        ("redis://host?prefix=", "has the prefix ''; name one without braces, such as 'shop'"),
+        ("redis://host?prefix={shop}", "has the prefix '{shop}'; name one"),
+        (
+            "redis://host?max_hits=0",
+            "has the option 'max_hits=0'; there are max_hits and max_bytes, whole numbers",
+        ),
+        ("sqlite:///x.db?prefix=shop", "has the option 'prefix=shop'; there are max_hits and max_bytes"),
+    ],
+)
+def test_what_is_wrong_with_an_outbox_is_said_with_its_value_and_the_way_out(url: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Tracker(settings(outbox=url))
+    assert said in str(caught.value)
+
+
 def test_settings_for_a_tracker_are_settings() -> None:
     wrong: Any = GIVEN
     with pytest.raises(SettingsError, match=r"^settings must be Settings\(\.\.\.\), not dict\."):
@@ -178,6 +236,16 @@ def test_no_secret_is_in_a_repr_or_log(caplog: pytest.LogCaptureFixture) -> None
     tracker.close(0)
     assert SECRET not in shown
     assert OLD_SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "outbox",
+    ["redis://shop:a-password@host/0", "redis://host/0?password=a-password", "rediss://:a-password@host"],
+)
+def test_a_password_in_the_url_of_the_outbox_is_not_shown(outbox: str) -> None:
+    chosen = settings(outbox=outbox)
+    assert "a-password" not in f"{chosen!r} {chosen}"
+    assert chosen.outbox == outbox
 
 
 def test_settings_can_be_copied_and_pickled() -> None:

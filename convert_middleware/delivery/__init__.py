@@ -5,9 +5,11 @@ from convert_middleware.delivery.opening import open_outbox, shared_ledger_of
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth
 from convert_middleware.delivery.policy import Policy
 from convert_middleware.delivery.receipt import Receipt
+from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.senders import Sender
 from convert_middleware.delivery.senders.httpx_sender import ClientSender, HttpxSender
 from convert_middleware.delivery.sheltered import ShelteredOutbox
+from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.delivery.thread import Delivery
 
 __all__ = [
@@ -22,8 +24,10 @@ __all__ = [
     "Policy",
     "Receipt",
     "Recent",
+    "RedisOutbox",
     "Sender",
     "ShelteredOutbox",
+    "SqliteOutbox",
     "Worth",
     "open_outbox",
     "shared_ledger_of",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlencode
 
+from convert_middleware.delivery.adopted import AdoptedOutbox
 from convert_middleware.delivery.outbox import MemoryOutbox
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
 from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.errors import ConvertError, SettingsError, shown
+from convert_middleware.hooks import OutboxSetAside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convert_middleware.delivery.outbox import Outbox
     from convert_middleware.hooks import Announcer
 
 REDIS: Final = ("redis://", "rediss://", "unix://")
@@ -29,7 +32,8 @@ def open_outbox(
 
     Args:
         outbox: ``"memory://"``, ``"sqlite:///path"`` or ``"redis://host:port/db"``, with ``?max_hits=`` and
-            ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox itself.
+            ``&max_bytes=`` if wanted, for Redis also ``&prefix=``; or an outbox itself, in memory or a store
+            that memory is put in front of.
         announcer: Whom to tell when a store cannot be used.
         clock: Returns seconds since the epoch.
         repeat: Whether hits that a dead process was sending are sent again.
@@ -44,8 +48,12 @@ def open_outbox(
     elif isinstance(outbox, str) and outbox.startswith(REDIS):
         url, options = redis_options(outbox)
         store = RedisOutbox(url, repeat_expired=repeat, clock=clock, **options)
-    else:
+    elif isinstance(outbox, (str, MemoryOutbox)):
         return open_memory(outbox)
+    elif isinstance(outbox, (SqliteOutbox, RedisOutbox)):
+        store = outbox
+    else:
+        store = AdoptedOutbox(cast("Outbox", outbox))
 
     def say(error: ConvertError | None) -> None:
         if error is None:
@@ -53,6 +61,13 @@ def open_outbox(
         else:
             announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
 
+    def say_aside(name: str) -> None:
+        message = "The file of the outbox was broken and is %s now; what waited in it is not sent."
+        announcer.log(logging.ERROR, "set aside", message, name)
+        announcer.announce(OutboxSetAside(file=name))
+
+    if isinstance(store, SqliteOutbox):
+        store.on_set_aside(say_aside)
     return ShelteredOutbox(store, say)
 
 
@@ -92,7 +107,7 @@ def redis_options(outbox: str) -> tuple[str, dict[str, Any]]:
         elif name == "prefix":
             if not text or set(text) & set("{}"):
                 raise SettingsError(
-                    "outbox", "has an empty prefix or one with braces; name one such as 'shop'"
+                    "outbox", f"has the prefix {shown(text)}; name one without braces, such as 'shop'"
                 )
             ours["prefix"] = text
         else:
@@ -112,13 +127,13 @@ def open_memory(outbox: object) -> MemoryOutbox:
         raise SettingsError(
             "outbox", f"must be a URL such as 'memory://' or a MemoryOutbox, not {shown(outbox)}"
         )
-    scheme, colon, rest = outbox.partition("://")
+    scheme, colon, rest = outbox.partition("://")  # what follows may hold a password
     path, _, options = rest.partition("?")
     if scheme != "memory" or not colon or path:
         raise SettingsError(
             "outbox",
             "must be 'memory://', 'sqlite:///path' or 'redis://host:port/db', with '?max_hits=N' if wanted, "
-            f"not one that begins with {scheme[:20]!r}",  # what follows may hold a password
+            f"not one that begins with {scheme.partition(':')[0][:20]!r}",
         )
     return MemoryOutbox(**_limits_of(options))
 
@@ -131,7 +146,9 @@ def _limits_of(options: str) -> dict[str, int]:
             text.isascii() and text.isdigit() and 0 < int(text[:13]) <= _LIMITS[name]
         ):
             raise SettingsError(
-                "outbox", f"has the option {shown(piece)}; max_hits and max_bytes take whole numbers from 1"
+                "outbox",
+                f"has the option {shown(piece)}; there are max_hits and max_bytes, whole numbers from 1 to "
+                f"{_LIMITS['max_hits']} and {_LIMITS['max_bytes']}",
             )
         limits[name] = int(text)
     return limits

@@ -8,6 +8,7 @@ decision and carries nothing out; time and chance are handed in.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from enum import StrEnum
@@ -17,6 +18,7 @@ MAX_AGE: Final = 3600.0  # seconds; the request has no time stamp, so late hits 
 MAX_RETRY_AFTER: Final = 3600.0  # seconds
 SPREAD: Final = 0.1  # of what a server asks us to wait: those whom it told the same come back one by one
 MAX_WAITED: Final = 86_400.0  # seconds a server may ask us to wait in all, on top of the age budget
+MAX_WAITS: Final = 1_000  # times that the server asked everybody to wait which are remembered
 
 
 class Result(StrEnum):
@@ -162,3 +164,47 @@ class Policy:
     def backoff(self, failures: int, dice: float) -> float:
         """Return the seconds to wait after so many failures in a row: exponential, full jitter, capped."""
         return dice * min(self.max_delay, self.first_delay * 2.0 ** min(failures - 1, 30))
+
+
+class Waits:
+    """When the server asked everybody to wait: time that counts against no hit's age.
+
+    It was asked of one hit, and all others wait behind that one's next attempt. Times are in seconds since
+    the epoch.
+    """
+
+    def __init__(self) -> None:
+        self._begins: list[float] = []
+        self._ends: list[float] = []
+        self._before: list[float] = []  # seconds in all spans before this one
+
+    def ask(self, now: float, seconds: float) -> None:
+        """Take note that the server asked for so many seconds from ``now`` on."""
+        if self._ends and now <= self._ends[-1]:
+            self._ends[-1] = max(self._ends[-1], now + seconds)
+        elif seconds > 0:
+            self._before.append(self._until(now))
+            self._begins.append(now)
+            self._ends.append(now + seconds)
+            if len(self._begins) > MAX_WAITS:
+                del self._begins[0], self._ends[0], self._before[0]
+
+    def end(self, now: float) -> None:
+        """Take note that the server answers again, earlier perhaps than it said."""
+        if self._ends:
+            self._ends[-1] = max(self._begins[-1], min(self._ends[-1], now))
+
+    def move(self, seconds: float) -> None:
+        """Take note that the clock by which all this was noted is set to another time, so much later."""
+        self._begins = [begin + seconds for begin in self._begins]
+        self._ends = [end + seconds for end in self._ends]
+
+    def between(self, begin: float, end: float) -> float:
+        """Return for how many of these seconds everybody was asked to wait."""
+        return self._until(end) - self._until(begin) if self._begins else 0.0
+
+    def _until(self, moment: float) -> float:
+        place = bisect_right(self._begins, moment) - 1
+        if place < 0:
+            return self._before[0] if self._before else 0.0
+        return self._before[place] + min(moment, self._ends[place]) - self._begins[place]

@@ -11,7 +11,7 @@ import hashlib
 import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from convert_middleware.errors import (
     OutboxError,
@@ -80,9 +80,10 @@ class RedisLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._frugal = 0  # which text of a script runs
         try:
-            self._make_client()
+            # A connection that is made and not opened refuses options that there are not.
+            self._make_client().connection_pool.make_connection()  # type: ignore[no-untyped-call] # it has none
         except (ValueError, TypeError, RedisError):  # they may repeat a part of the password
-            raise SettingsError("outbox", f"is no URL that redis-py takes: {shown(self.shown)}") from None
+            raise SettingsError("outbox", _complaint(url, self.shown)) from None
 
     def after_fork(self) -> None:
         """Begin without a connection."""
@@ -159,7 +160,10 @@ class RedisLink:
             version = tuple(map(int, about["redis_version"].split(".")[:2]))
             if version < OLDEST:
                 await self.close()
-                raise OutboxError(self.shown, what, "Redis 6.2 is the oldest that works")
+                found = ".".join(map(str, version))
+                raise OutboxError(
+                    self.shown, what, f"it is Redis {found}, and 6.2 is the oldest that works; upgrade it"
+                )
             self._frugal = 1 if version >= (7, 0) else 0
         return self._client
 
@@ -167,7 +171,7 @@ class RedisLink:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        if urlsplit(self._url).scheme not in _SCHEMES:
+        if urlsplit(self._url).scheme not in _SCHEMES or _misread(self._url):
             raise ValueError
         return self._redis.from_url(
             self._url,
@@ -188,3 +192,24 @@ def _name(error: Exception) -> str:
 def _leads_elsewhere(error: Exception) -> bool:
     """Tell whether a server says that it has another role now; its name may lead to its successor by then."""
     return _name(error) in _ROLES or any(word in str(error) for word in _ROLES)
+
+
+def _misread(url: str) -> bool:
+    """Tell whether a slash, a question mark or a hash of the password seems to end the host."""
+    parts = urlsplit(url)
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    return parts.port == 0 or (
+        parts.netloc != "" and "@" in unquote("".join([parts.path, parts.fragment, *names]))
+    )
+
+
+def _complaint(url: str, without_secrets: str) -> str:
+    """Return what to say of a URL that redis-py refuses."""
+    options = url.partition("?")[2]
+    names = [name for name, _ in parse_qsl(options, keep_blank_values=True)]
+    certain = names and "@" not in unquote(options)  # else they may be a part of the password
+    said = f" with the options {shown(', '.join(names))}" if certain else ""
+    return (
+        f"is no URL that redis-py takes: {shown(without_secrets)}{said}; write it like "
+        "'redis://:password@host:6379/0', with every special character of the password percent-encoded"
+    )

@@ -60,8 +60,11 @@ local function left(fields)
 end
 
 local function close_books()
-  if hits_change ~= 0 then call('HINCRBY', KEYS[TOTALS], 'hits', hits_change) end
-  if bytes_change ~= 0 then call('HINCRBY', KEYS[TOTALS], 'bytes', bytes_change) end
+  if hits_change ~= 0 and call('HINCRBY', KEYS[TOTALS], 'hits', hits_change) == 0 then
+    call('HSET', KEYS[TOTALS], 'bytes', 0)  -- it may have been an estimate
+  elseif bytes_change ~= 0 then
+    call('HINCRBY', KEYS[TOTALS], 'bytes', bytes_change)
+  end
   for owner, many in pairs(told) do call('HINCRBY', KEYS[CEDED], owner, many) end
   answer.ceded = tonumber(call('HGET', KEYS[CEDED], me) or '0')
   local known = call('HMGET', KEYS[TOTALS], 'epoch', 'made')
@@ -299,14 +302,27 @@ function todo.open()
   call('HSETNX', KEYS[TOTALS], 'epoch', ask.epoch)
   -- Should all data be lost, ids that processes remember must not be given to other hits.
   call('HSETNX', KEYS[TOTALS], 'last', string.format('%.0f', now * 1e6))
-  local hits = 0
-  for worth = 0, 2 do
-    local stream = KEYS[1 + worth]
-    hits = hits + call('XLEN', stream) - call('XPENDING', stream, GROUP)[1]
-    hits = hits + call('ZCARD', KEYS[RETRIES + worth])
+  local hits, bytes, weighed = 0, 0, 0
+  local function weigh(text)
+    bytes, weighed = bytes + #text, weighed + 1
   end
-  call('HSET', KEYS[TOTALS], 'hits', hits)
-  if hits == 0 then call('HSET', KEYS[TOTALS], 'bytes', 0) end
+  for worth = 0, 2 do
+    local stream, retries = KEYS[1 + worth], KEYS[RETRIES + worth]
+    hits = hits + call('XLEN', stream) - call('XPENDING', stream, GROUP)[1] + call('ZCARD', retries)
+    if weighed < ask.number then
+      local last = call('HGET', KEYS[TOTALS], 'read' .. worth) or '0-0'
+      local fresh = call('XRANGE', stream, '(' .. last, '+', 'COUNT', ask.number - weighed)
+      for _, entry in ipairs(fresh) do weigh(fields_of(entry[2]).t) end
+    end
+    if weighed < ask.number then
+      local waiting = call('ZRANGE', retries, 0, ask.number - weighed - 1)
+      for _, member in ipairs(waiting) do weigh(unpacked(member).t) end
+    end
+  end
+  if weighed < hits then  -- too many to read them all while Redis serves nobody else
+    bytes = hits == number('hits') and number('bytes') or math.floor(bytes / math.max(weighed, 1) * hits)
+  end
+  call('HSET', KEYS[TOTALS], 'hits', hits, 'bytes', bytes)
   if ask.made and ask.made ~= number('made') then answer.waits = count_mine() end
 end
 

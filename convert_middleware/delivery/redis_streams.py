@@ -65,6 +65,7 @@ class RedisOutbox:
     """
 
     batch = 200  # hits in one step; Redis serves nobody else meanwhile
+    durable = True  # what it holds outlives the process
 
     def __init__(
         self,
@@ -310,7 +311,7 @@ class RedisOutbox:
         return answer
 
     async def _open(self) -> None:
-        message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8)}
+        message = {**self._limits, "me": self._me, "epoch": secrets.token_hex(8), "number": _PAGE}
         if self._made is not None:
             message["made"] = self._made
         answer = await self.link.run(self._script, "open", message)

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
+from convert_middleware.delivery.forks import in_every_child
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
 from convert_middleware.delivery.sqlite_file import BUSY, is_broken, is_locked, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
@@ -77,6 +78,7 @@ class SqliteOutbox:
     """
 
     batch = 1_000  # hits in one transaction
+    durable = True  # what it holds outlives the process
 
     def __init__(
         self,
@@ -98,17 +100,26 @@ class SqliteOutbox:
         self._busy = busy
         self._repeat_expired = repeat_expired
         self._clock = clock
-        self.set_aside = 0  # broken files renamed so far
+        self._aside: list[str] = []  # broken files, by the names they have now
+        self._say_aside: Callable[[str], None] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._barred = False
         with suppress(OutboxError):  # whoever uses it first hears of that
-            connection, self.set_aside = open_file(self._path)
-            connection.close()
+            open_file(self._path, say_aside=self._note_aside).close()
         self.after_fork()
         _OPEN.add(self)
 
     def after_fork(self) -> None:
         """Begin with an account of one's own: in a forked child what was here belongs to the parent."""
+        if self._connection is not None and self._pid != os.getpid():
+            # The fork went past the hook that closes the file. SQLite must neither use nor close it here
+            # (https://www.sqlite.org/howtocorrupt.html, 2.6).
+            _inherited.append(self._connection)
+            self._barred = True
+        self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection = None
         self._identity: tuple[int, int] | None = None
         self._thorough = False
         self._file = 0
@@ -126,6 +137,17 @@ class SqliteOutbox:
         self._shown = Counts()
         self._page = self._shown, self._flying
         self.lost: deque[object] = deque()  # receipts of hits that were not counted and never will be
+
+    @property
+    def set_aside(self) -> int:
+        """How many broken files were renamed so far."""
+        return len(self._aside)
+
+    def on_set_aside(self, say: Callable[[str], None]) -> None:
+        """Have somebody told of every broken file, by its new name, also of those renamed so far."""
+        self._say_aside = say
+        for name in self._aside:
+            say(name)
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -407,20 +429,30 @@ class SqliteOutbox:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._identity == _identity(self._path):
             return self._connection
+        if self._barred:
+            raise OutboxError(
+                self._path, "open", "this process was forked past Python's hooks while it was open"
+            )
         if self._connection is not None:
             self._lose_file()
             raise OutboxError(self._path, "find its file", "it is gone")
         try:
-            self._connection, aside = open_file(self._path, busy=_AT_A_TIME, thorough=self._thorough)
+            self._connection = open_file(
+                self._path, busy=_AT_A_TIME, thorough=self._thorough, say_aside=self._note_aside
+            )
         except SettingsError as error:
             raise OutboxError(self._path, "open", error.reason) from error
-        self.set_aside += aside
         found = _identity(self._path)
         if self._identity not in (None, found):
             self._lose_file()
             raise OutboxError(self._path, "find its file", "another one is in its place")
         self._identity, self._thorough = found, False
         return self._connection
+
+    def _note_aside(self, name: str) -> None:
+        self._aside.append(name)
+        if self._say_aside is not None:
+            self._say_aside(name)
 
     def _lose_file(self) -> None:
         """Leave a file that is gone or broken, and count what waited in it as dropped."""
@@ -525,6 +557,7 @@ class SqliteOutbox:
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
 _held_by_fork: list[SqliteOutbox] = []
+_inherited: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
@@ -547,10 +580,9 @@ def _after_fork_in_child() -> None:
         outbox.after_fork()
 
 
+in_every_child(_after_fork_in_child)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
 def _size(text: str) -> int:

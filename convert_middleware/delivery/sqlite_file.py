@@ -9,7 +9,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -98,16 +98,16 @@ def check_place(path: str) -> None:
         raise SettingsError("outbox", f"is {shown(path)}, which is a directory; name a file in it")
 
 
-def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[sqlite3.Connection, int]:
+def open_file(
+    path: str, *, busy: float = BUSY, thorough: bool = True, say_aside: Callable[[str], None] | None = None
+) -> sqlite3.Connection:
     """Open the file, made anew if need be.
 
     Args:
         path: Where it is.
         busy: Seconds to wait for another process.
         thorough: Read it from end to end and count what it holds anew.
-
-    Returns:
-        The connection, and how many broken files were set aside.
+        say_aside: Told the new name of a broken file that was set aside.
 
     Raises:
         SettingsError: The file is of another program.
@@ -118,13 +118,15 @@ def open_file(path: str, *, busy: float = BUSY, thorough: bool = True) -> tuple[
         with _alone(path, busy):
             _create(path)
             try:
-                return _open(path, busy, thorough), 0
+                return _open(path, busy, thorough)
             except sqlite3.DatabaseError as error:
                 if not is_broken(error):
                     raise
-            _set_aside(path)
+            aside = _set_aside(path)
+            if say_aside is not None:  # at once: a new file may be impossible, as on a full disk
+                say_aside(aside)
             _create(path)
-            return _open(path, busy, thorough), 1
+            return _open(path, busy, thorough)
     except sqlite3.Error as error:
         kind = LockedError if is_locked(error) else OutboxError
         raise kind(path, "open", name_of(error)) from error
@@ -201,8 +203,8 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
         return int(answer.fetchone()[0])
 
 
-def _set_aside(path: str) -> None:
-    """Rename the file and what belongs to it to the first free ``*.corrupt-<n>``."""
+def _set_aside(path: str) -> str:
+    """Rename the file and what belongs to it to the first free ``*.corrupt-<n>``, and return that."""
     for number in range(1, _TRIES):
         aside = f"{path}.corrupt-{number}"
         if not Path(aside).exists():
@@ -210,6 +212,7 @@ def _set_aside(path: str) -> None:
     for ending in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             Path(path + ending).replace(aside + ending)
+    return aside
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class SqliteUpkeep:
         if not Path(self._path).exists():
             raise SettingsError("outbox", f"is {shown(self._path)}, and there is no such file")
         _must_be_outbox(self._path)
-        self._connection, _ = open_file(self._path, busy=busy, thorough=False)
+        self._connection = open_file(self._path, busy=busy, thorough=False)
 
     async def status(self) -> Status:
         """See :class:`~convert_middleware.delivery.upkeep.Upkeep`."""

@@ -16,7 +16,9 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from convert_middleware.delivery.forks import HERE, begin_anew, in_every_child, notice_fork
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
+from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
 from convert_middleware.delivery.worker import Source, Worker
 from convert_middleware.errors import ConvertError
@@ -88,7 +90,6 @@ class Delivery:
         _alive.add(self)
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,6 +100,7 @@ class Delivery:
         self._done = 0  # hits that had been accepted when last nothing was left to do
         self._again: SimpleQueue[None] = SimpleQueue()  # unlike an event it may be told from anywhere
         self._lost = 0  # hits that the last drain gave up
+        self._losses = Losses(self._outbox, self._announcer)
         self._gate = ForkGate()
 
     def before_fork(self, timeout: float) -> Callable[[], None] | None:
@@ -119,6 +121,8 @@ class Delivery:
             text: The query string.
             worth: See :class:`~convert_middleware.delivery.outbox.Worth`.
         """
+        if not HERE[0]:
+            begin_anew()
         if self.closed:
             return False
         self._outbox.offer(Entry(text, worth, self._clock()))
@@ -136,6 +140,7 @@ class Delivery:
 
     def start(self) -> None:
         """Start the thread unless it runs. If none can be started the hits are kept."""
+        notice_fork()
         if not self._starting.acquire(blocking=False):
             return
         try:
@@ -160,6 +165,7 @@ class Delivery:
         Args:
             timeout: Seconds to wait at most. Waits between attempts are cut to a second meanwhile.
         """
+        notice_fork()
         if self._empty():
             return True
         accepted = None if self._source.pending() else self._outbox.counts().accepted
@@ -194,6 +200,7 @@ class Delivery:
         Args:
             timeout: Seconds to try; what is left then is counted as dropped.
         """
+        notice_fork()
         deadline = time.monotonic() + max(0.0, timeout)
         interrupted = self._interrupted()
         if not self._running():
@@ -216,6 +223,7 @@ class Delivery:
         self._source.finish()
         # What a thread that takes too long has in flight is its own to account for.
         self._lost += self._outbox.abandon("shutdown", waiting=True, in_flight=not self._running())
+        self._losses.tell()
         lost = self._lost + self._interrupted() - interrupted
         if not self.closed:
             self._deadline = None  # hits that come from now on are not for a thread that ends late to drop
@@ -231,6 +239,7 @@ class Delivery:
 
     def counts(self) -> Counts:
         """Return a consistent account of all hits."""
+        notice_fork()
         self._source.gather()
         return self._outbox.counts()
 
@@ -289,6 +298,7 @@ class Delivery:
             else:
                 self._source.gather()
             self._lost += self._outbox.abandon("shutdown" if ending else "interrupted", waiting=ending)
+            self._losses.tell()
             self._told_empty(self._done)
             loop.close()
             gate.end()
@@ -303,6 +313,7 @@ class Delivery:
             self._clock,
             source=self._source,
             deliver=self._deliver,
+            losses=self._losses,
         )
         worker.on_empty = self._told_empty
         self._loop = asyncio.get_running_loop()
@@ -374,7 +385,6 @@ def _after_fork_in_child() -> None:
         delivery.after_fork()
 
 
+in_every_child(_after_fork_in_child)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

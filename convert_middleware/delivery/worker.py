@@ -15,10 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.outbox import NOTHING_DUE
-from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
+from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result, Waits
 from convert_middleware.errors import ConvertError
-from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitDropped, HitRetried
+from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitRetried
 
 if TYPE_CHECKING:
     from convert_middleware.delivery.outbox import Entry, MemoryOutbox
@@ -63,10 +64,12 @@ class Worker:
         policy: What to do after an attempt.
         announcer: Whom to tell.
         clock: Returns seconds since the epoch.
-        look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox.
+        look_every: Seconds after which it looks, unasked, for what other processes left in a durable outbox,
+            and for what was dropped.
         source: Where hits come from that are not in the outbox yet.
         deliver: Whether to send; otherwise hits are brought to safety, for another process to send.
         dice: Returns random numbers from 0 to 1, for jitter.
+        losses: What tells of hits that are dropped, should it know of earlier ones.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Worker:
         source: Source | None = None,
         deliver: bool = True,
         dice: Callable[[], float] = random.random,
+        losses: Losses | None = None,
     ) -> None:
         self._outbox = outbox
         self._make_sender = make_sender
@@ -94,6 +98,7 @@ class Worker:
         self._source = source
         self._deliver = deliver
         self._dice = dice
+        self._losses = losses or Losses(outbox, announcer)
         self._lanes: set[asyncio.Task[None]] = set()
         self._ready: dict[int, Entry] = {}  # by identity: their lanes have not begun
         self._failures = 0  # in a row
@@ -101,7 +106,7 @@ class Worker:
         self._probe_at = 0.0  # seconds since the epoch
         self._last = 0.0  # when the clock was last looked at
         self._retried = False  # whether what was taken last had been tried before
-        self._overflowed = 0  # hits without room that were spoken of
+        self._waits = Waits()
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
@@ -159,6 +164,7 @@ class Worker:
             for entry in (*self._ready.values(), *filter(None, self._served)):
                 await self._outbox.retry(entry, self._now())
             await self._outbox.leave(self._now())
+            self._losses.tell()
             if self._sender is not None:
                 await self._sender.close()
 
@@ -179,7 +185,7 @@ class Worker:
         """Have what came brought to safety."""
         await self._bring()
         await self._outbox.keep(self._now())
-        self._note_overflow()
+        self._losses.tell()
 
     async def _bring(self) -> None:
         """Have the source bring what it has, as far as there is time."""
@@ -204,6 +210,7 @@ class Worker:
         self._last = now
         if now < last - _STEP:
             self._probe_at -= last - now
+            self._waits.move(now - last)
             self._outbox.hurry()
         return now
 
@@ -278,7 +285,7 @@ class Worker:
             for entry in entries:
                 if self._withdrew(entry):
                     await self._withdraw(entry)
-                elif self._policy.expired(now - entry.accepted_at - entry.waited):
+                elif self._policy.expired(now - entry.accepted_at - self._waited(entry, now)):
                     await self._drop(entry, "expired", "waited too long")
                 else:
                     fresh.append(entry)
@@ -304,7 +311,8 @@ class Worker:
         entry.attempts += 1
         age = now - entry.accepted_at
         self._note_health(entry, outcome, now, news=news)
-        decision = self._policy.decide(outcome, entry.attempts, age - entry.waited, self._dice())
+        waited = self._waited(entry, now)
+        decision = self._policy.decide(outcome, entry.attempts, age - waited, self._dice())
         announcer = self._announcer
         if decision.action not in (Action.SETTLE, Action.DROP) and self._withdrew(entry):
             await self._withdraw(entry)
@@ -316,7 +324,7 @@ class Worker:
             delay = self._hurried(decision.delay)
             if self._outbox.durable:  # another process may be the next to send it, and obeys the server too
                 delay = max(delay, outcome.retry_after or 0.0)
-            entry.waited = min(MAX_WAITED, entry.waited + (outcome.retry_after or 0.0))
+            entry.waited = min(MAX_WAITED, waited + (outcome.retry_after or 0.0))
             await self._outbox.retry(entry, now + delay)
             announcer.announce(HitRetried(reason=decision.reason, attempts=entry.attempts, delay=delay))
         elif decision.action is Action.BURY:
@@ -326,26 +334,22 @@ class Worker:
         else:
             await self._drop(entry, decision.reason, outcome.reason)
 
+    def _waited(self, entry: Entry, now: float) -> float:
+        """Return how much of a hit's life the server asked for, of that hit or of all."""
+        return min(MAX_WAITED, max(entry.waited, self._waits.between(entry.accepted_at, now)))
+
     def _withdrew(self, entry: Entry) -> bool:
         return self._source is not None and self._source.withdrew(entry.visitor, entry.accepted_at)
 
     async def _withdraw(self, entry: Entry) -> None:
         await self._outbox.drop(entry, "withdrawn")
-        self._announcer.announce(HitDropped(reason="withdrawn"))
+        self._losses.tell()
 
     async def _drop(self, entry: Entry, reason: str, why: str) -> None:
         await self._outbox.drop(entry, reason)
-        self._announcer.announce(HitDropped(reason=reason))
+        self._losses.tell()
         kind = f"dropped {reason}"
         self._announcer.log(logging.WARNING, kind, "A hit was dropped: %s (%s).", reason, why)
-
-    def _note_overflow(self) -> None:
-        """Tell that hits had no room; the outbox drops them where nobody may wait or speak."""
-        overflowed = self._outbox.counts().dropped.get("overflow", 0)
-        if overflowed > self._overflowed:
-            number, self._overflowed = overflowed - self._overflowed, overflowed
-            message = "The outbox is full; hits dropped to make room: %d."
-            self._announcer.log(logging.WARNING, "overflow", message, number)
 
     def _note_health(self, entry: Entry, outcome: Outcome, now: float, *, news: bool) -> None:
         """Count failures in a row, and tell when the server goes down and comes back.
@@ -357,16 +361,18 @@ class Worker:
             news: Whether no other attempt failed since this one began.
         """
         was_down = self._down()
+        asked = self._policy.pause(0, outcome.retry_after, self._dice())  # with what spreads the return
         if outcome.result in (Result.DELIVERED, Result.REJECTED):
             self._failures = 0
             if was_down:
+                self._waits.end(now)
                 self._announcer.log(logging.WARNING, "up", "The tracking server answers again.")
             return
         if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
             return  # a hit that fails again and again says nothing of the others
         if was_down and not news:  # a burst that fails together is one moment of trouble, not many probes
-            asked = self._policy.pause(0, outcome.retry_after, self._dice())
             self._probe_at = max(self._probe_at, now + self._hurried(asked))
+            self._waits.ask(now, asked)
             return
         self._failures += 1
         self._failed += 1
@@ -374,8 +380,9 @@ class Worker:
             self._failures = max(self._failures, self._policy.trip_after)
         if not self._down():
             return
-        failures = self._failures - self._policy.trip_after + 1
-        self._probe_at = now + self._hurried(self._policy.pause(failures, outcome.retry_after, self._dice()))
+        delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, self._dice())
+        self._probe_at = now + self._hurried(delay + asked)
+        self._waits.ask(now, asked)
         if outcome.result is Result.UNAUTHORISED:
             message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
             self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
@@ -391,7 +398,8 @@ class Worker:
         self._wake.clear()
         # From here on whoever brings a hit wakes us, if that is of use.
         self.sleeping = self._room() > 0 or self._outbox.durable or not self._deliver
-        limits = [self._look_every] if self._outbox.durable else []
+        # While lanes are busy the outbox may overflow, which it cannot say itself.
+        limits = [self._look_every] if self._outbox.durable or self._lanes else []
         if self._room() > 0:
             if self._source is not None:
                 self._source.gather()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from convert_middleware import ConvertMiddleware, MemoryOutbox, Settings, Tracker
+from convert_middleware.hooks import HitDropped
 from convert_middleware.wire import decode
 from tests.servers.tracking import PIXEL
 
@@ -118,6 +120,15 @@ class Convert:
             settled = stats.delivered + stats.waiting + stats.in_flight + stats.dead
             assert stats.accepted == settled + sum(stats.dropped.values())
             assert stats.waiting == stats.in_flight == 0
+        told: Counter[str] = Counter()
+        for event in self.events:
+            if isinstance(event, HitDropped):
+                told[event.reason] += event.number
+        dropped: Counter[str] = Counter()
+        for tracker in self.trackers:
+            if self.events.append in tracker.settings.hooks:
+                dropped += Counter(tracker.stats().dropped)
+        assert told == dropped
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def tell(what: str, **more: Any) -> None:
 def note(event: Event) -> None:
     """Tell how a hit ended; a hook."""
     if isinstance(event, HitDelivered | HitDropped | HitDead):
-        tell(NAMES[type(event)], reason=getattr(event, "reason", ""))
+        tell(NAMES[type(event)], reason=getattr(event, "reason", ""), number=getattr(event, "number", 1))
 
 
 def record(request: Request) -> Response:
@@ -59,19 +59,9 @@ tracker = Tracker(
 
 
 def watch() -> None:
-    """Tell when this thread gets to run, and of hits that were in doubt when their process was gone.
-
-    No event tells of these.
-    """
-    known = 0
-    ended = False
-    while not ended:
-        ended = _over.wait(BEAT)
+    """Tell when this thread gets to run."""
+    while not _over.wait(BEAT):
         tell("beat", at=time.monotonic())
-        number = tracker._delivery._outbox.counts().dropped.get("interrupted", 0)
-        if number > known:
-            tell("interrupted", number=number - known)
-            known = number
 
 
 _over = threading.Event()

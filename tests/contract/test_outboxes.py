@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Outbox, Receipt, ShelteredOutbox, Worth
+from convert_middleware.delivery.adopted import AdoptedOutbox
 from convert_middleware.delivery.outbox import NOTHING_DUE
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sqlite import SqliteOutbox
@@ -56,6 +57,22 @@ def sheltered(hits: int, size: int) -> Outbox:
     return ShelteredOutbox(sqlite(hits, size), failing)
 
 
+class Own:
+    """A site's own outbox: what is asked of every outbox, and no more."""
+
+    def __init__(self, hits: int, size: int) -> None:
+        self._kept = MemoryOutbox(hits, size)
+        self.put, self.take = self._kept.put, self._kept.take
+        self.settle, self.retry = self._kept.settle, self._kept.retry
+        self.bury, self.drop = self._kept.bury, self._kept.drop
+        self.purge, self.next_due, self.counts = self._kept.purge, self._kept.next_due, self._kept.counts
+
+
+def adopted(hits: int, size: int) -> Outbox:
+    """Return memory in front of a site's own outbox."""
+    return ShelteredOutbox(AdoptedOutbox(Own(hits, size)), failing)
+
+
 def failing(error: Exception | None) -> None:
     """Fail when the store does."""
     raise AssertionError(f"the store failed: {error}")
@@ -77,6 +94,7 @@ OUTBOXES: Final = [
     Kind("memory", MemoryOutbox),
     Kind("sqlite", sqlite),
     Kind("sqlite-sheltered", sheltered),
+    Kind("own-sheltered", adopted),
     Kind("redis", redis),
     Kind("redis-sheltered", sheltered_redis),
 ]

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from convert_middleware.delivery.policy import (
     MAX_AGE,
     MAX_RETRY_AFTER,
+    MAX_WAITS,
     SPREAD,
     Action,
     Outcome,
     Policy,
     Result,
+    Waits,
     result_of_status,
     retry_after,
 )
@@ -190,3 +192,43 @@ def test_only_a_json_body_whose_code_is_bot_turns_a_success_into_a_rejection(
     body: bytes, result: Result
 ) -> None:
     assert outcome_of_answer(200, None, body, NOW).result is result
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 20), st.booleans()), max_size=12),
+    st.integers(0, 400),
+    st.integers(0, 400),
+)
+def test_a_second_for_which_the_server_asked_counts_once_however_often_it_asked(
+    asked: list[tuple[int, int, bool]], one: int, other: int
+) -> None:
+    waits, moment, seconds = Waits(), 0, set[int]()
+    for later, long, answers in asked:
+        moment += later
+        waits.ask(NOW + moment, long)
+        seconds |= set(range(moment, moment + long))
+        if answers:
+            waits.end(NOW + moment)
+            seconds = {each for each in seconds if each < moment}
+    begin, end = sorted((one, other))
+
+    assert waits.between(NOW + begin, NOW + end) == len(seconds & set(range(begin, end)))
+
+
+def test_a_server_that_asks_for_a_moment_again_and_again_is_remembered_within_bounds() -> None:
+    waits = Waits()
+    for minute in range(2 * MAX_WAITS):
+        waits.ask(NOW + 60 * minute, 1.0)
+
+    assert waits.between(NOW, NOW + 120 * MAX_WAITS) == MAX_WAITS
+    assert waits.between(NOW + 60 * MAX_WAITS, NOW + 120 * MAX_WAITS) == MAX_WAITS
+
+
+def test_a_clock_that_is_set_moves_what_the_server_asked_for() -> None:
+    waits = Waits()
+    waits.ask(NOW, 60.0)
+    waits.ask(NOW + 100, 60.0)
+    waits.move(-1_000.0)
+    waits.ask(NOW - 800, 60.0)
+    assert waits.between(NOW - 1_000, NOW - 850) == 110.0
+    assert waits.between(NOW - 1_000, NOW) == 180.0

@@ -14,7 +14,7 @@ import pytest
 
 from tests.accounts import accounts_in
 from tests.discretion import assert_discreet
-from tests.servers import TrackingServer, answer, stall
+from tests.servers import TrackingServer, after, answer, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +100,28 @@ def test_a_program_that_ends_in_a_backoff_tries_at_once_and_waits_no_longer_than
     assert goals(tracking_server) == ["1", "1"]
 
 
+@pytest.mark.parametrize("sender", ["pyreqwest", "httpx", "httpx2"])
+def test_after_a_start_ahead_the_first_hit_loads_nothing_more(
+    sender: str, tracking_server: TrackingServer
+) -> None:
+    script = f"""
+        tracker = Tracker(Settings(
+            project_id="1", customer_id="2", secret_key="another of at least 16 bytes", endpoint=ENDPOINT,
+            sender="{sender}",
+        ))
+        tracker.start()
+        while not (tracker._delivery._worker and tracker._delivery._worker.sleeping):
+            time.sleep(0.01)
+        loaded = set(sys.modules)
+        reach(1)
+        assert tracker.flush(20.0)
+        assert not set(sys.modules) - loaded, set(sys.modules) - loaded
+    """
+    run(tracking_server, script)
+
+    assert goals(tracking_server) == ["1"]
+
+
 def test_what_cannot_be_delivered_by_the_end_is_counted_and_said(tracking_server: TrackingServer) -> None:
     tracking_server.default = stall()
     said = run(tracking_server, "reach(1, 2, 3)\ntracker.close(0.3)")
@@ -148,6 +170,64 @@ def test_a_fork_with_hits_waiting_sends_each_once(end: str, tracking_server: Tra
     run(tracking_server, FORK.format(before="", end=end))
 
     assert goals(tracking_server) == ["1", "10", "2", "3"]
+
+
+PAST_THE_HOOKS = """
+import ctypes
+fork = ctypes.PyDLL(None).fork  # holds the interpreter lock, as an extension does that forks
+{before}
+time.sleep(0.2)  # Python itself survives such a fork only while no other thread wants that lock
+child = fork()
+if not child:
+    reach(100)
+    {end}
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+"""
+ENDS = {
+    "flushed": "assert tracker.flush(20.0); os._exit(0)",
+    "exits": "sys.exit(0)",
+}
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only there the C library needs no name")
+
+
+@ON_LINUX
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("busy", [0, 1, 16], ids=["idle", "with a hit in flight", "with every lane busy"])
+def test_a_fork_past_the_hooks_of_python_sends_each_hit_once(
+    busy: int, end: str, tracking_server: TrackingServer
+) -> None:
+    tracking_server.default = lambda seen: after(1.0) if "g=1000" in seen.target else answer()
+    before = f"""
+reach(1, 2, 3)
+tracker.flush(20.0)
+reach(*[1000] * {busy})
+while tracker.stats().in_flight < {busy}:
+    time.sleep(0.01)
+"""
+    run(tracking_server, PAST_THE_HOOKS.format(before=before, end=ENDS[end]))
+
+    assert goals(tracking_server) == sorted(["1", "2", "3", "100", *["1000"] * busy])
+
+
+@ON_LINUX
+def test_a_file_that_was_open_at_a_fork_past_the_hooks_is_left_alone_by_the_child(
+    tracking_server: TrackingServer, tmp_path: object
+) -> None:
+    before = f"""
+tracker = Tracker(Settings(
+    project_id="1", customer_id="2", secret_key="another of at least 16 bytes", endpoint=ENDPOINT,
+    outbox="sqlite:///{tmp_path}/outbox.db",
+))
+reach(1, 2, 3)
+assert tracker.flush(20.0)
+"""
+    said = run(tracking_server, PAST_THE_HOOKS.format(before=before, end=ENDS["flushed"]) + "reach(4)")
+
+    assert goals(tracking_server) == ["1", "100", "2", "3", "4"]
+    assert (
+        said.count("this process was forked past Python's hooks while it was open. Hits wait in memory") == 1
+    )
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3])

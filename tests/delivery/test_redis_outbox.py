@@ -405,6 +405,54 @@ def test_after_a_failover_hits_go_to_the_new_leader_although_the_old_one_lives_o
         asyncio.run(story(old, new))
 
 
+@pytest.mark.parametrize("number", [0, 5, 1200], ids=["none", "few", "many"])
+@pytest.mark.parametrize("told", ["-5", "0", "1000000000"])
+def test_limits_are_counted_anew_at_the_start_in_hits_and_in_bytes(
+    server: RedisServer, prefix: str, number: int, told: str
+) -> None:
+    totals = f"{{{prefix}}}:totals"
+
+    def total(name: str) -> int:
+        return int(server.answer("HGET", totals, name))
+
+    async def story() -> None:
+        outbox = RedisOutbox(server.url, prefix=prefix)
+        await outbox.put([Entry("x" * 100, Worth(hit % 3), NOW) for hit in range(number + 30)])
+        flying = await outbox.take(30, NOW)
+        for entry in flying[:10]:
+            await outbox.retry(entry, NOW + 60)
+        await outbox.commit()
+        server.say("HSET", totals, "hits", told, "bytes", told)
+
+        following = RedisOutbox(
+            server.url, prefix=prefix, max_hits=number + 11, max_bytes=100 * (number + 11)
+        )
+        await following.put([Entry("x" * 100, Worth.GOAL, NOW)])
+        assert following.counts().dropped == {}
+        assert (total("hits"), total("bytes")) == (number + 11, 100 * (number + 11))
+        await following.put([Entry("x" * 100, Worth.REVENUE, NOW)])
+        assert following.counts().dropped == {"overflow": 1}
+        for each in (outbox, following):
+            await each.close()
+
+    asyncio.run(story())
+
+
+def test_what_was_an_estimate_of_bytes_ends_with_the_last_hit(server: RedisServer, prefix: str) -> None:
+    totals = f"{{{prefix}}}:totals"
+
+    async def story() -> None:
+        outbox = RedisOutbox(server.url, prefix=prefix)
+        await outbox.put([Entry("x" * 100, Worth.GOAL, NOW)])
+        server.say("HINCRBY", totals, "bytes", "7")
+        for entry in await outbox.take(1, NOW):
+            await outbox.settle(entry)
+        await outbox.close()
+        assert server.answer("HGET", totals, "bytes") == "0"
+
+    asyncio.run(story())
+
+
 def test_a_refusal_says_what_redis_calls_it_and_nothing_of_what_was_stored(prefix: str) -> None:
     async def story(url: str) -> OutboxError:
         outbox = RedisOutbox(url, prefix=prefix)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from convert_middleware.delivery import Counts, MemoryOutbox, Policy, Worth
+from convert_middleware.delivery.policy import SPREAD
 from convert_middleware.delivery.worker import LANES
 from convert_middleware.hooks import Event, HitRetried
 from tests.servers import Behaviour, TrackingServer, after, answer, close, refused_port, reset, stall
@@ -234,6 +235,43 @@ def test_a_hit_that_expires_while_it_waits_is_said(
     assert delivery.counts() == Counts(accepted=1, dropped={"expired": 1})
     assert "A hit was dropped: expired (waited too long)." in caplog.messages
     assert "secret-order" not in caplog.text
+
+
+def test_what_waits_behind_a_server_that_says_when_to_come_back_is_not_too_old_then(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1_800_000_000.0]
+    tracking_server.script(*[answer(503, headers={"Retry-After": "3600"})] * 3)
+    delivery = deliver(tracking_server.endpoint, clock=lambda: now[0])
+    for number in range(3):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    until(lambda: "is down" in caplog.text)
+    for number in range(3, 103):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    now[0] += 3610.0
+
+    assert delivery.flush(20.0)
+    assert delivery.counts() == Counts(accepted=103, delivered=103)
+    assert len(tracking_server.requests) == 106
+
+
+def test_time_for_which_the_server_did_not_ask_is_spent_also_behind_one_that_asks(
+    tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1_800_000_000.0]
+    tracking_server.script(*[answer(503, headers={"Retry-After": "1800"})] * 3)
+    delivery = deliver(tracking_server.endpoint, clock=lambda: now[0])
+    for number in range(3):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    until(lambda: "is down" in caplog.text)
+    delivery.hand_over("n=3", Worth.GOAL)
+    now[0] += 900.0
+    delivery.hand_over("n=4", Worth.GOAL)
+    now[0] += 900.0 + SPREAD * 1800.0 + 3601.0
+
+    assert delivery.flush(20.0)
+    assert len(tracking_server.requests) == 3
+    assert delivery.counts() == Counts(accepted=5, dropped={"expired": 5})
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])

@@ -13,6 +13,7 @@ import pytest
 
 from convert_middleware import SettingsError
 from convert_middleware.delivery.worker import LANES
+from convert_middleware.hooks import OutboxSetAside
 from convert_middleware.wire import decode
 from tests.delivery.conftest import until
 from tests.servers import after, answer
@@ -29,8 +30,8 @@ def durable(convert: Convert, folder: Path) -> Tracker:
     return convert.tracker(outbox=f"sqlite:///{folder}/outbox.db", hooks=[])
 
 
-def reach(tracker: Tracker, goal: int) -> bytes:
-    visit = Visit(tracker)
+def reach(tracker: Tracker, goal: int, *cookies: bytes) -> bytes:
+    visit = Visit(tracker, *cookies)
     visit.convert.goal(goal)
     return visit.respond()
 
@@ -39,6 +40,10 @@ def waiting_in(path: Path) -> int:
     """Return how many hits are in the file, as another process sees it."""
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM hits").fetchone()[0])
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 def goals_of(convert: Convert) -> list[int]:
@@ -179,6 +184,54 @@ def test_with_a_file_of_another_version_the_site_runs_says_so_once_and_leaves_it
     assert tracker.flush(10.0)
     assert caplog.text.count("The outbox works again.") == 1
     assert path.exists()
+
+
+def test_a_file_found_broken_at_the_start_is_named_in_one_error_and_the_site_goes_on(
+    convert: Convert, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "outbox.db"
+    durable(convert, tmp_path).close()
+    path.write_bytes(b"no database at all " * 1000)
+
+    tracker = convert.tracker(outbox=f"sqlite:///{path}")
+    (said,) = errors_of(caplog)
+    assert (
+        said
+        == f"The file of the outbox was broken and is {path}.corrupt-1 now; what waited in it is not sent."
+    )
+    assert convert.told(OutboxSetAside) == [OutboxSetAside(file=f"{path}.corrupt-1")]
+    for goal in (1, 2, 3):
+        reach(tracker, goal)
+    assert tracker.flush(10.0)
+    assert goals_of(convert) == [1, 2, 3]
+    assert len(errors_of(caplog)) == 1
+    assert len(convert.told(OutboxSetAside)) == 1
+
+
+def test_what_waited_in_a_file_that_breaks_is_counted_and_the_file_it_is_in_now_is_named(
+    convert: Convert, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "outbox.db"
+    convert.server.default = answer(503, headers={"Retry-After": "3600"})
+    tracker = convert.tracker(outbox=f"sqlite:///{path}", drain_timeout=0.1)
+    for goal in range(1, 21):
+        reach(tracker, goal)
+    until(lambda: "is down" in caplog.text and tracker.stats().waiting == 20)
+    assert tracker.drain()
+    assert tracker.stats().waiting == 20
+    for name in ("outbox.db", "outbox.db-wal"):
+        (tmp_path / name).unlink(missing_ok=True)
+    path.write_bytes(b"no database at all " * 1000)
+    convert.server.default = answer(200)
+    reach(tracker, 21)
+
+    until(lambda: tracker.stats().dropped == {"file lost": 20})
+    assert [line for line in errors_of(caplog) if f"broken and is {path}.corrupt-1 now" in line]
+    convert.clock.now += 60
+    reach(tracker, 22)
+    assert tracker.flush(10.0)
+    assert {21, 22} <= set(goals_of(convert))
+    assert convert.told(OutboxSetAside) == [OutboxSetAside(file=f"{path}.corrupt-1")]
 
 
 def test_what_the_server_asked_to_wait_for_is_waited_for_by_the_next_process_too(

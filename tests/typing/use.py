@@ -20,6 +20,7 @@ from convert_middleware import (
     MemoryOutbox,
     Recorder,
     Settings,
+    SqliteOutbox,
     Stats,
     Tracker,
     current,
@@ -39,6 +40,7 @@ def hear(event: Event) -> None:
             assert_type(goal_id, int)
         case HitDropped():
             assert_type(event.reason, str)
+            assert_type(event.number, int)
         case _:
             pass
 
@@ -55,6 +57,7 @@ settings = Settings(
     strict=False,
 )
 tracker = Tracker(settings)
+Settings(id_number="2_1", secret_key=SECRET, outbox=SqliteOutbox("outbox.db", max_dead=10), deliver=False)
 assert_type(Settings.from_env(secret_key=SECRET), Settings)
 assert_type(tracker.stats(), Stats)
 assert_type(tracker.stats().dropped, dict[str, int])

@@ -113,6 +113,8 @@ class HttpxSender:
         if self._endpoint.startswith("https:"):
             self._options["ssl_context"] = self._httpx.create_ssl_context()
         self._places.open()
+        # What connects loads its libraries now, not with the first hit.
+        await self._core.AnyIOBackend().sleep(0)
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
