@@ -524,25 +524,34 @@ class SqliteOutbox:
 
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
-_held_by_fork: list[SqliteOutbox] = []
+
+
+class _Forking(threading.local):
+    """What this thread holds while it forks."""
+
+    def __init__(self) -> None:
+        self.held: list[SqliteOutbox] = []
+
+
+_forking: Final = _Forking()
 
 
 def _before_fork() -> None:
     """Close all files: a child that inherits an open one shares its locks without the system knowing."""
     for outbox in list(_OPEN):
         if outbox._lock.acquire(timeout=BUSY):  # noqa: SLF001 - it is the class's own module
-            _held_by_fork.append(outbox)
+            _forking.held.append(outbox)
             with suppress(sqlite3.Error):
                 outbox.disconnect()
 
 
 def _after_fork_in_parent() -> None:
-    while _held_by_fork:
-        _held_by_fork.pop()._lock.release()  # noqa: SLF001 - as above
+    while _forking.held:
+        _forking.held.pop()._lock.release()  # noqa: SLF001 - as above
 
 
 def _after_fork_in_child() -> None:
-    _held_by_fork.clear()
+    _forking.held.clear()
     for outbox in list(_OPEN):
         outbox.after_fork()
 
