@@ -15,6 +15,10 @@ LAST = """
 import atexit, time
 atexit.register(lambda: print("took", time.monotonic() - began))
 """
+NEVER_RESOLVED = """
+import socket
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+"""
 BRIEF = """
 retried = threading.Event()
 tracker = Tracker(Settings(
@@ -179,3 +183,12 @@ began = time.monotonic()
 
     assert end.err.count("1 dropped") == 4
     assert took(end.out) < 1.0 + 1.0  # a deadline, and a busy machine
+
+
+def test_a_name_that_nobody_resolves_holds_up_no_exit(tracking_server: TrackingServer) -> None:
+    script = f"{BRIEF}\nbegan = time.monotonic()\nreach(1)"
+    end = ended(tracking_server, script, early=LAST + NEVER_RESOLVED, endpoint="http://slow.example/track/")
+
+    assert end.code == 0
+    assert took(end.out) < 20.0  # it would be 60
+    assert "WARNING Tracking stops: 1 hits accepted, 0 delivered, 1 dropped" in end.err
