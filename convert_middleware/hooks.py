@@ -255,9 +255,9 @@ class Announcer:
         hook = self._hooks[number]
         try:
             call(hook)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001 - a hook may raise anything, even SystemExit, and harms nobody
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # somebody at the keyboard means it; no other thread ever hears of that
             failures = self._failures[number] = self._failures.get(number, 0) + 1
             name = getattr(hook, "__qualname__", type(hook).__qualname__)
             self.log(logging.ERROR, f"hook {number}", "The hook %s raised an error; it was ignored.", name)

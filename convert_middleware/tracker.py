@@ -239,6 +239,10 @@ class Tracker:
         """Start delivery ahead of the first hit."""
         self._delivery.start()
 
+    def signal_stop(self, deadline: float) -> None:
+        """Have delivery end by ``deadline`` of the monotonic clock; does not wait."""
+        self._delivery.signal_stop(deadline)
+
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
@@ -433,12 +437,14 @@ class Tracker:
             lost = sum(counts.dropped.values())
             logging.getLogger("convert_middleware").log(
                 logging.WARNING if lost else logging.INFO,
-                "Tracking stops: %d hits accepted, %d delivered, %d dropped, %d dead, %d waiting.",
+                "Tracking stops: %d hits accepted, %d delivered, %d dropped, %d dead, %d waiting, "
+                "%d in flight.",
                 counts.accepted,
                 counts.delivered,
                 lost,
                 counts.dead,
                 counts.waiting,
+                counts.in_flight,
             )
 
 
@@ -451,8 +457,13 @@ _alive: weakref.WeakSet[Tracker] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for tracker in list(_alive):
-        tracker.close()
+    """Close what is left, all at the same time."""
+    began = time.monotonic()
+    trackers = [(tracker, began + tracker.settings.drain_timeout) for tracker in _alive]
+    for tracker, deadline in trackers:
+        tracker.signal_stop(deadline)
+    for tracker, deadline in trackers:
+        tracker.close(max(0.0, deadline - time.monotonic()))
 
 
 def _after_fork_in_child() -> None:

@@ -127,9 +127,10 @@ class Writer:
             visitor_id: The visitor.
             now: When they withdrew, in seconds since the epoch.
         """
+        known = self._withdrew.get(visitor_id) is not None  # whoever sends an old cookie again and again
         self._withdrew.put(visitor_id, now)
         self.anybody_withdrew = True
-        if visitor_id in self._withdrawn:
+        if known:
             return False
         self._withdrawn.append(visitor_id)
         return True

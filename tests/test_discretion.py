@@ -48,7 +48,7 @@ def test_what_an_exception_tells_is_found_too() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "Tracking stops: 1 hits accepted, 1 delivered, 0 dropped, 0 dead, 0 waiting.",
+        "Tracking stops: 1 hits accepted, 1 delivered, 0 dropped, 0 dead, 0 waiting, 0 in flight.",
         "The tracking server is down (status 503); hits wait.",
         "GoalReached(visitor='0123abcd', goal_id=331)",
         "send_request_headers.started request=<Request [b'GET']>",

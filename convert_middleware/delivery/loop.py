@@ -11,6 +11,9 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 LONGEST: Final = 2.0  # seconds that a fork waits at most; the imports of the first hit are the longest work
@@ -55,7 +58,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class PrivateLoop(asyncio.SelectorEventLoop):
-    """A loop that can still resolve names while the interpreter shuts down and no thread may be started.
+    """A loop that resolves names in threads which hold up no exit, and in its own where none may be started.
 
     Args:
         gate: Whoever runs the loop must have begun there.
@@ -63,10 +66,27 @@ class PrivateLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, gate: ForkGate) -> None:
         super().__init__(_Selector(gate))
+        self._looks_up: dict[tuple[Any, ...], asyncio.Future[Any]] = {}
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        """Resolve a name, in this thread if no other can be started."""
+        """Resolve a name; whoever asks while another one waits for the same name waits with it."""
+        key = (host, port, *sorted(options.items()))
+        found = self._looks_up.get(key)
+        if found is None:
+            found = self._looks_up[key] = self.create_future()
+            found.add_done_callback(lambda _: self._looks_up.pop(key))
+            look_up = partial(self._look_up, found, host, port, options)
+            try:
+                threading.Thread(target=look_up, name="convert_middleware name", daemon=True).start()
+            except RuntimeError:  # as at interpreter shutdown
+                look_up()
+        return await asyncio.shield(found)
+
+    def _look_up(self, found: asyncio.Future[Any], host: Any, port: Any, options: dict[str, Any]) -> None:
+        tell: Callable[[Any], None] = found.set_result
         try:
-            return await super().getaddrinfo(host, port, **options)
-        except RuntimeError:
-            return socket.getaddrinfo(host, port, **options)
+            answer: Any = socket.getaddrinfo(host, port, **options)
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            tell, answer = found.set_exception, error
+        with suppress(RuntimeError):  # nobody waits any more
+            self.call_soon_threadsafe(lambda: None if found.done() else tell(answer))

@@ -27,7 +27,7 @@ class Result(StrEnum):
     DELIVERED = "delivered"
     NOT_SENT = "not_sent"  # no byte of the request left
     REFUSED = "refused"  # answered, and by all likelihood not recorded
-    UNAUTHORISED = "unauthorised"  # answered 401 or 403: a matter of configuration, for everybody
+    UNAUTHORISED = "unauthorised"  # answered 401, 403 or 407: a matter of configuration, for everybody
     AMBIGUOUS = "ambiguous"  # the request left and what became of it is unknown
     REJECTED = "rejected"  # answered: never
 
@@ -68,6 +68,7 @@ class Decision:
 _STATUS: Final = {
     401: Result.UNAUTHORISED,
     403: Result.UNAUTHORISED,
+    407: Result.UNAUTHORISED,  # by a proxy
     408: Result.REFUSED,
     425: Result.REFUSED,
     429: Result.REFUSED,

@@ -462,6 +462,7 @@ end
 function todo.leave()
   make_groups()
   call('ZREM', KEYS[ALIVE], me)
+  call('HDEL', KEYS[STEPS], me)
   for stream = 1, 4 do
     if #call('XPENDING', KEYS[stream], GROUP, '-', '+', 1, me) == 0 then
       call('XGROUP', 'DELCONSUMER', KEYS[stream], GROUP, me)

@@ -239,6 +239,7 @@ class RedisOutbox:
             finally:
                 for *_, entry in list(self._flying.values()):
                     await self.drop(entry, "interrupted")
+            await self.commit()  # a step that may be repeated carries nothing
             async with self._alone():
                 await self._step("leave")
         finally:
@@ -297,7 +298,7 @@ class RedisOutbox:
         message = {
             **self._limits, **asked, "me": self._me, "ended": ended, "buried": self._buried[: step.buried]
         }  # fmt: skip
-        if step.name != "next":
+        if step.name not in ("next", "leave"):  # these may be repeated, and who left leaves no trace
             message["step"] = step.number
             self._unsure = step
         try:

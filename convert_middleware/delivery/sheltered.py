@@ -91,7 +91,7 @@ class ShelteredOutbox(MemoryOutbox):
     async def keep(self, now: float) -> None:
         """Bring what came to the store, and give the store a sign of life."""
         await self._try(_PUT, self._bring, now)
-        if self._stored and now - self._signed > RENEWED:
+        if now - self._signed > RENEWED:  # also where nothing is held: others may take what it left there
             self._signed = now
             await self._try(_TAKE, self.store.renew, now)
 

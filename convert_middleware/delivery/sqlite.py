@@ -27,11 +27,13 @@ from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
     BURY,
     DUE,
+    FORGET_ACCOUNTS,
     FORGET_DEAD,
     FRESH,
     HOLD,
     HOLD_FRESH,
     KEEP_ACCOUNT,
+    LEAVE_NO_ACCOUNT,
     NEXT,
     PUT,
     RETRY,
@@ -51,6 +53,8 @@ LEASE: Final = 30.0  # seconds without a sign of life after which a process coun
 PATIENCE: Final = 0.5  # seconds to wait for another process that writes; it does so for milliseconds
 _AT_A_TIME: Final = 0.02  # seconds of it in which the event loop stands still, then as many in which not
 _RECEIPTS: Final = 1_000  # receipts kept before somebody looks which hits others took
+_LEFT: Final = 1.0  # seconds since the last sign of life of a process that says it leaves
+_FORGOTTEN: Final = 86_400.0  # seconds after which a process that may come back has not come back
 _VICTIMS: Final = 1000  # hits found together when room runs out; finding them reads the whole table
 _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
 T = TypeVar("T")
@@ -296,7 +300,8 @@ class SqliteOutbox:
         for flight in list(self._flying.values()):
             await self.drop(flight.entry, "interrupted")
         async with self._step("close") as step:
-            step.alive_until = 0.0
+            step.alive_until = self._clock() - _LEFT
+        await self._patiently("close", self._leave_no_account)
         self.disconnect()
 
     def disconnect(self) -> None:
@@ -384,6 +389,9 @@ class SqliteOutbox:
         self._lock.acquire()
         return connection
 
+    def _leave_no_account(self) -> None:
+        self._connected().execute(LEAVE_NO_ACCOUNT, (self._me,))
+
     def _begin(self, connection: sqlite3.Connection) -> Step:
         accounts = connection.execute("SELECT id, waiting, bytes, held, ceded, alive_until FROM accounts")
         mine, others = (0, 0, 0), []
@@ -470,7 +478,10 @@ class SqliteOutbox:
         self._show(self._flying.copy())
 
     def _reclaim(self, step: Step) -> None:
-        """Deal with what dead processes held."""
+        """Deal with what dead processes held, and forget those that nobody will hear of any more."""
+        long_ago = self._clock() - _FORGOTTEN
+        if any(alive_until < long_ago for _, _, alive_until in step.others):
+            step.connection.execute(FORGET_ACCOUNTS, (long_ago,))
         for key, held, alive_until in step.others:
             if not held or alive_until >= self._clock():
                 continue
@@ -556,26 +567,35 @@ class SqliteOutbox:
 
 
 _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
-_held_by_fork: list[SqliteOutbox] = []
 _inherited: list[sqlite3.Connection] = []
+
+
+class _Forking(threading.local):
+    """What this thread holds while it forks."""
+
+    def __init__(self) -> None:
+        self.held: list[SqliteOutbox] = []
+
+
+_forking: Final = _Forking()
 
 
 def _before_fork() -> None:
     """Close all files: a child that inherits an open one shares its locks without the system knowing."""
     for outbox in list(_OPEN):
         if outbox._lock.acquire(timeout=BUSY):  # noqa: SLF001 - it is the class's own module
-            _held_by_fork.append(outbox)
+            _forking.held.append(outbox)
             with suppress(sqlite3.Error):
                 outbox.disconnect()
 
 
 def _after_fork_in_parent() -> None:
-    while _held_by_fork:
-        _held_by_fork.pop()._lock.release()  # noqa: SLF001 - as above
+    while _forking.held:
+        _forking.held.pop()._lock.release()  # noqa: SLF001 - as above
 
 
 def _after_fork_in_child() -> None:
-    _held_by_fork.clear()
+    _forking.held.clear()
     for outbox in list(_OPEN):
         outbox.after_fork()
 

@@ -61,6 +61,8 @@ KEEP_ACCOUNT: Final = (
     "ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until, held = excluded.held, "
     "waiting = excluded.waiting, bytes = excluded.bytes, ceded = 0"
 )
+LEAVE_NO_ACCOUNT: Final = "DELETE FROM accounts WHERE id = ? AND waiting = 0 AND held = 0 AND ceded = 0"
+FORGET_ACCOUNTS: Final = "DELETE FROM accounts WHERE waiting = 0 AND held = 0 AND alive_until < ?"
 NEXT: Final = (
     "SELECT EXISTS (SELECT 1 FROM hits WHERE id > ? AND due = 0 AND holder IS NULL), "
     "(SELECT min(due) FROM hits WHERE due > 0 AND holder IS NULL), "

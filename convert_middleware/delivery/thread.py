@@ -101,6 +101,7 @@ class Delivery:
         self._again: SimpleQueue[None] = SimpleQueue()  # unlike an event it may be told from anywhere
         self._lost = 0  # hits that the last drain gave up
         self._losses = Losses(self._outbox, self._announcer)
+        self._clean = True  # whether the last drain lost nothing
         self._gate = ForkGate()
 
     def before_fork(self, timeout: float) -> Callable[[], None] | None:
@@ -139,8 +140,12 @@ class Delivery:
             self._tell(worker.wake)
 
     def start(self) -> None:
-        """Start the thread unless it runs. If none can be started the hits are kept."""
+        """Start the thread unless it runs or is over. If none can be started the hits are kept."""
         notice_fork()
+        if not self.closed:
+            self._start()
+
+    def _start(self) -> None:
         if not self._starting.acquire(blocking=False):
             return
         try:
@@ -191,6 +196,8 @@ class Delivery:
 
     def close(self, timeout: float) -> bool:
         """Accept nothing more and :meth:`drain`; may be called again, from anywhere."""
+        if self.closed and not self._running() and not self._outbox.in_memory():
+            return self._clean
         self.closed = True
         return self.drain(timeout)
 
@@ -207,7 +214,7 @@ class Delivery:
             if self._empty():
                 return True
             self._next_start = 0.0
-            self.start()
+            self._start()
         with _held(self._starting, _PARTING):  # a start that is under way elsewhere ends first
             thread = self._thread
         self._lost = 0
@@ -227,7 +234,8 @@ class Delivery:
         lost = self._lost + self._interrupted() - interrupted
         if not self.closed:
             self._deadline = None  # hits that come from now on are not for a thread that ends late to drop
-        return lost == 0 and self._outbox.in_memory() == 0
+        self._clean = lost == 0 and self._outbox.in_memory() == 0
+        return self._clean
 
     def signal_stop(self, deadline: float) -> None:
         """Have the thread end when all is delivered, at the latest at ``deadline``; does not wait."""

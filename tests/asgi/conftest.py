@@ -119,7 +119,9 @@ class Convert:
             stats = tracker.stats()
             settled = stats.delivered + stats.waiting + stats.in_flight + stats.dead
             assert stats.accepted == settled + sum(stats.dropped.values())
-            assert stats.waiting == stats.in_flight == 0
+            stays = not str(tracker.settings.outbox).startswith("memory:")  # where the next process finds it
+            assert stats.in_flight == 0
+            assert stats.waiting == 0 or stays
         told: Counter[str] = Counter()
         for event in self.events:
             if isinstance(event, HitDropped):

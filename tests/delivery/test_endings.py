@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from convert_middleware.delivery import Counts, Delivery, HttpxSender, ShelteredOutbox, Worth
 from convert_middleware.delivery.sqlite import SqliteOutbox
-from convert_middleware.hooks import Announcer
+from convert_middleware.hooks import Announcer, Event, HitDelivered
 from tests.servers import TrackingServer, answer, stall
 
-from .conftest import QUICK, until
+from .conftest import QUICK, Deliver, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,3 +79,37 @@ def test_hits_that_come_while_a_thread_ends_late_are_delivered_afterwards(
 
     until(lambda: delivery.counts() == Counts(12, delivered=12), 10.0)
     assert delivery.close(5.0)
+
+
+def test_what_is_closed_never_starts_again(tmp_path: Path, tracking_server: TrackingServer) -> None:
+    delivery = durable(tmp_path / "outbox.db", tracking_server.endpoint)
+    for number in range(10):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    assert delivery.close(0)  # nothing is lost, and all waits in the file
+
+    delivery.start()
+    delivery.wake()
+    assert not delivery.flush(0.2)
+    began = time.monotonic()
+    assert delivery.close(5.0)
+    assert time.monotonic() - began < 1.0
+    assert delivery.counts() == Counts(10, waiting=10)
+    assert tracking_server.requests == []
+
+
+def test_a_keyboard_interrupt_that_a_hook_raises_in_the_thread_loses_nothing_in_flight(
+    tracking_server: TrackingServer, deliver: Deliver
+) -> None:
+    interrupts = [KeyboardInterrupt()]
+
+    def hook(event: Event) -> None:
+        if isinstance(event, HitDelivered) and interrupts:
+            raise interrupts.pop()
+
+    delivery = deliver(tracking_server.endpoint, hook=hook)
+    for number in range(100):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+
+    assert delivery.flush(10.0)
+    assert interrupts == []
+    assert delivery.counts() == Counts(100, delivered=100)

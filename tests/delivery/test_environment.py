@@ -13,9 +13,25 @@ import pytest
 from convert_middleware.delivery import ClientSender, HttpxSender, Sender
 from convert_middleware.delivery.policy import Outcome, Result
 from convert_middleware.errors import SettingsError
-from tests.servers import Authority, ForwardProxy, TrackingServer, refused_port
+from tests.servers import Authority, ForwardProxy, TrackingServer, close, refused_port
+from tests.servers.listener import Listener, Peer
 
 LIBRARIES = pytest.mark.parametrize("library", ["httpx", "httpx2"])
+
+
+class BrokenProxy(Listener):
+    """A proxy that is asked for a tunnel and makes none."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self._end = end
+
+    async def serve(self, peer: Peer) -> None:
+        await peer.request(await peer.first_byte())
+        if self._end == "resets":
+            peer.reset()
+        elif self._end == "talks nonsense":
+            await peer.send(b"nonsense\r\n\r\n")
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +107,44 @@ def test_a_tunnel_that_the_proxy_refuses_sent_nothing(
         outcome = send(HttpxSender("https://convert.example/track/", library))
 
     assert outcome.result is Result.NOT_SENT
+
+
+@LIBRARIES
+@pytest.mark.parametrize("end", ["hangs up", "resets", "talks nonsense"])
+def test_a_tunnel_that_breaks_before_it_stands_sent_nothing(
+    library: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BrokenProxy(end) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        outcome = send(HttpxSender("https://convert.example/track/", library))
+
+    assert outcome.result is Result.NOT_SENT
+
+
+@LIBRARIES
+def test_a_request_that_left_through_a_tunnel_and_was_not_answered_is_in_doubt(
+    library: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with (
+        TrackingServer(tls=authority.server("convert.example"), default=close()) as server,
+        ForwardProxy(server.port) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        outcome = send(HttpxSender("https://convert.example/track/", library))
+
+    assert outcome.result is Result.AMBIGUOUS
+
+
+@LIBRARIES
+def test_a_proxy_that_wants_a_password_pauses_plain_requests_too(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with refused_port() as closed, ForwardProxy(closed, refuse=407) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        outcome = send(HttpxSender("http://convert.example/track/", library))
+
+    assert outcome.result is Result.UNAUTHORISED
 
 
 @LIBRARIES

@@ -37,7 +37,7 @@ def http_date(seconds: float) -> str:
 def expected_class(status: int) -> Result:
     if 200 <= status < 300:
         return Result.DELIVERED
-    if status in (401, 403):
+    if status in (401, 403, 407):
         return Result.UNAUTHORISED
     if status in REFUSED:
         return Result.REFUSED

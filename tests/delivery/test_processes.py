@@ -126,7 +126,7 @@ def test_what_cannot_be_delivered_by_the_end_is_counted_and_said(tracking_server
     tracking_server.default = stall()
     said = run(tracking_server, "reach(1, 2, 3)\ntracker.close(0.3)")
 
-    assert "WARNING Tracking stops: 3 hits accepted, 0 delivered, 3 dropped, 0 dead, 0 waiting." in said
+    assert "WARNING Tracking stops: 3 hits accepted, 0 delivered, 3 dropped, 0 dead, 0 waiting" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

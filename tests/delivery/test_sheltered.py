@@ -95,3 +95,24 @@ def test_a_store_that_fails_slowly_is_tried_less_and_less_and_memory_delivers_me
 
     assert pauses[:4] == [Slow.patience + REST * factor for factor in (1, 2, 4, 8)]
     assert max(pauses) == pauses[-1] == Slow.patience + LONGEST_REST
+
+
+def test_a_process_that_holds_nothing_gives_a_sign_of_life_because_others_take_what_it_left(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "outbox.db"
+
+    async def story() -> list[float]:
+        now = [NOW]
+        outbox = ShelteredOutbox(SqliteOutbox(path, clock=lambda: now[0]), _say)
+        await outbox.put([Entry("waits", Worth.GOAL, NOW)])
+        alive_until = []
+        for _ in range(3):
+            now[0] += 10.0
+            await outbox.keep(now[0])
+            with closing(sqlite3.connect(path)) as file:
+                alive_until += [until for (until,) in file.execute("SELECT alive_until FROM accounts")]
+        await outbox.leave(now[0])
+        return alive_until
+
+    assert asyncio.run(story()) == [NOW + 40.0, NOW + 50.0, NOW + 60.0]

@@ -314,3 +314,12 @@ def test_a_cookie_that_outlived_its_deletion_is_nobodys(sites: Sites) -> None:
         convert.goal(334)
     assert browser.tracker.flush(20.0)
     assert arrived(browser.convert.server) == [331, 331]
+
+
+def test_an_old_cookie_that_is_sent_again_and_again_has_the_outbox_searched_once(sites: Sites) -> None:
+    browser = sites.open(consent=choice)
+    cookie = counted(browser, goal(331))
+    for _ in range(3):
+        refuses(browser, cookie)
+        assert browser.tracker.flush(20.0)
+    assert len(browser.convert.told(VisitorWithdrew)) == 1

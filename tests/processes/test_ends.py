@@ -15,6 +15,10 @@ LAST = """
 import atexit, time
 atexit.register(lambda: print("took", time.monotonic() - began))
 """
+NEVER_RESOLVED = """
+import socket
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+"""
 BRIEF = """
 retried = threading.Event()
 tracker = Tracker(Settings(
@@ -161,3 +165,30 @@ def test_a_hit_in_an_exit_handler_makes_no_alarm(tracking_server: TrackingServer
     assert goals(tracking_server) == ["1", "2", "3"]
     assert "ERROR" not in end.err
     assert "WARNING" not in end.err
+
+
+def test_many_trackers_end_together_within_the_time_of_one(tracking_server: TrackingServer) -> None:
+    with refused_port() as port:
+        script = f"""
+for number in range(4):
+    each = Tracker(Settings(
+        project_id="1", customer_id="2", secret_key="a secret of at least 16 bytes", sender="httpx",
+        endpoint="http://127.0.0.1:{port}/track/", drain_timeout=1.0,
+    ))
+    globals()[f"tracker_{{number}}"] = tracker = each
+    reach(number + 1)
+began = time.monotonic()
+"""
+        end = ended(tracking_server, script, early=LAST)
+
+    assert end.err.count("1 dropped") == 4
+    assert took(end.out) < 1.0 + 1.0  # a deadline, and a busy machine
+
+
+def test_a_name_that_nobody_resolves_holds_up_no_exit(tracking_server: TrackingServer) -> None:
+    script = f"{BRIEF}\nbegan = time.monotonic()\nreach(1)"
+    end = ended(tracking_server, script, early=LAST + NEVER_RESOLVED, endpoint="http://slow.example/track/")
+
+    assert end.code == 0
+    assert took(end.out) < 20.0  # it would be 60
+    assert "WARNING Tracking stops: 1 hits accepted, 0 delivered, 1 dropped" in end.err

@@ -81,6 +81,7 @@ class _Server:
     path: bytes
     headers: list[tuple[bytes, bytes]]
     open_pool: Callable[[], Any]
+    tunnels: bool  # through a proxy, which is asked for the way first
 
 
 class HttpxSender:
@@ -119,22 +120,27 @@ class HttpxSender:
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
         answered: list[Outcome] = []
-        return await attempt(self._exchange(text, answered), answered)
+        halted: list[str] = []
+        return await attempt(self._exchange(text, answered, halted), answered, halted)
 
-    async def _exchange(self, text: str, answered: list[Outcome]) -> Outcome:
+    async def _exchange(self, text: str, answered: list[Outcome], halted: list[str]) -> Outcome:
         try:
             server = self._places.of(text)
         except SettingsError as error:
             return Outcome(Result.NOT_SENT, type(error).__name__)
         if server is None:
             return NO_PROJECT
+        extensions: dict[str, Any] = {"timeout": _TIMEOUTS}
+        if server.tunnels:
+            halted.append("at the proxy")
+            extensions["trace"] = partial(_note_departure, halted)
         pool = self._idle_pool(server) or await self._new_pool(server)
         try:
             request = self._core.Request(
                 b"GET",
                 self._core.URL(**server.origin, target=server.path + text.encode("ascii")),
                 headers=server.headers,
-                extensions={"timeout": _TIMEOUTS},
+                extensions=extensions,
             )
             response = await pool.handle_async_request(request)
             try:
@@ -184,7 +190,8 @@ class HttpxSender:
         url = urlsplit(endpoint)
         host, port = url.hostname or "", url.port
         try:
-            open_pool = self._pool_opener(proxy_for(url.scheme, host))
+            proxy = proxy_for(url.scheme, host)
+            open_pool = self._pool_opener(proxy)
             open_pool()
         except Exception as error:  # the libraries raise many kinds, some of which are their own
             raise SettingsError(
@@ -200,6 +207,7 @@ class HttpxSender:
                 (b"Accept-Encoding", b"identity"),
             ],
             open_pool,
+            tunnels=proxy is not None and url.scheme == "https",
         )
 
     def _pool_opener(self, proxy: str | None) -> Callable[[], Any]:
@@ -283,12 +291,21 @@ def _as_it_is(endpoint: str) -> str:
     return endpoint
 
 
-async def attempt(exchange: Awaitable[Outcome], answered: Sequence[Outcome] = ()) -> Outcome:
+async def _note_departure(halted: list[str], event: str, details: dict[str, Any]) -> None:
+    """Note that a tracking request leaves, as the transport library tells its steps."""
+    if event.endswith("send_request_headers.started") and details["request"].method == b"GET":
+        halted.clear()
+
+
+async def attempt(
+    exchange: Awaitable[Outcome], answered: Sequence[Outcome] = (), halted: Sequence[str] = ()
+) -> Outcome:
     """Return the outcome of an exchange, its errors classed by what had left the socket.
 
     Args:
         exchange: The exchange.
         answered: Gets what the status says as soon as it is known; whatever breaks later changes nothing.
+        halted: Holds something as long as the request itself has certainly not left.
     """
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT):
@@ -296,6 +313,8 @@ async def attempt(exchange: Awaitable[Outcome], answered: Sequence[Outcome] = ()
     except Exception as error:  # noqa: BLE001 - a client may raise anything; whatever it was, the hit is settled
         if answered:
             return answered[0]
+        if halted:
+            return Outcome(Result.NOT_SENT, type(error).__name__)
         if isinstance(error, TimeoutError):
             return Outcome(Result.AMBIGUOUS, "timeout")
         kinds = {kind.__name__ for kind in type(error).__mro__}

@@ -169,3 +169,39 @@ def test_dead_letters_are_kept_with_their_reason_and_the_oldest_go(machine: Mach
     letters = machine.rows("SELECT text, reason, died_at FROM dead ORDER BY id")
     assert letters == [("2", "status 402", NOW), ("3", "status 403", NOW)]
     assert machine.rows("SELECT * FROM hits") == []
+
+
+def test_who_left_leaves_no_account_and_who_died_is_forgotten_after_a_day(machine: Machine) -> None:
+    count = "SELECT count(*) FROM accounts"
+    staying = machine.outbox()
+    run(staying.put(hits("a", "b", "c")))
+    for _ in range(3):
+        leaving = machine.outbox()
+        for entry in machine.take(leaving, 1):
+            run(leaving.settle(entry))
+        run(leaving.close())
+    assert machine.rows(count) == [(1,)]
+
+    dead = machine.outbox()
+    run(dead.put(hits("d")))
+    for entry in machine.take(staying):
+        run(staying.settle(entry))
+    machine.now += 90_000.0  # a day and more
+    run(staying.put(hits("e")))
+    machine.take(staying)
+    assert machine.rows(count) == [(1,)]
+    run(staying.close())
+    assert machine.rows(count) == [(0,)]
+
+
+def test_who_left_and_comes_back_hears_what_others_took_meanwhile(machine: Machine) -> None:
+    coming_back, other = machine.outbox(), machine.outbox()
+    run(coming_back.put(hits("a", "b")))
+    run(coming_back.close())
+    for entry in machine.take(other):
+        run(other.settle(entry))
+    run(other.close())
+    machine.take(machine.outbox())  # whoever comes next forgets nothing that is to be told
+
+    run(coming_back.put(hits("c")))
+    assert coming_back.counts() == Counts(1, waiting=1)
