@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode
 
-from convert_middleware.delivery.outbox import MemoryOutbox
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, MemoryOutbox
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
@@ -44,6 +44,7 @@ def open_outbox(
     elif isinstance(outbox, str) and outbox.startswith(REDIS):
         url, options = redis_options(outbox)
         store = RedisOutbox(url, repeat_expired=repeat, clock=clock, **options)
+        limits = options
     else:
         return open_memory(outbox)
 
@@ -53,7 +54,7 @@ def open_outbox(
         else:
             announcer.log(logging.ERROR, "outbox", "%s Hits wait in memory meanwhile.", error)
 
-    return ShelteredOutbox(store, say)
+    return ShelteredOutbox(store, say, limits.get("max_hits", MAX_HITS), limits.get("max_bytes", MAX_BYTES))
 
 
 def shared_ledger_of(outbox: MemoryOutbox) -> RedisLedger | None:
