@@ -61,7 +61,8 @@ class Report:
 
     async def tell_every(self, seconds: float, counts: Callable[[], Counts]) -> None:
         """Report until cancelled."""
-        while True:
+        task = asyncio.current_task()
+        while not (task and task.cancelling()):  # a client that is interrupted may keep that to itself
             await asyncio.sleep(seconds)
             await self.tell(counts(), "report")
 
