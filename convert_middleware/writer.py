@@ -8,6 +8,7 @@ cookies and what stands in a hit; time is handed in.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from convert_middleware.hooks import Announcer
 
 MOST: Final = 1_000  # pieces of news that wait to be written; a request that brings more helps out
+HELP: Final = 10  # pieces of news that it writes then
 MOST_ASKED: Final = 10_000  # as many may wait for the answer of a shared ledger
 TOGETHER: Final = 200  # visitors a shared ledger is asked about at once
 WITHDRAWN: Final = 10_000  # visitors at least of whom no attempt that failed is repeated
@@ -106,17 +108,22 @@ class Writer:
         if self._shared is not None:
             context = copy_context() if self._announcer.active else None
             self._waiting.append((news, now, context))
-            if len(self._waiting) > MOST_ASKED:
-                self._write_all()
+            self._help(MOST_ASKED)
             return
         if self._announcer.active:
             self._give_back_what_was_lost()
             self._write_one(news, now)
             return
         self._waiting.append((news, now, None))
-        if len(self._waiting) > MOST and self._lock.acquire(blocking=False):
+        self._help(MOST)
+
+    def _help(self, most: int) -> None:
+        """Write some of what waits if that is too much: more than a request brings, and still little."""
+        waiting = len(self._waiting)
+        # Where many requests help at once and it still becomes more, they wait for each other.
+        if waiting > most and self._lock.acquire(blocking=waiting > 2 * most):
             try:
-                self.gather()
+                self._write(HELP)
             finally:
                 self._lock.release()
 
@@ -227,10 +234,15 @@ class Writer:
 
     def _write_all(self) -> None:
         with self._lock:
+            self._write(sys.maxsize)
+
+    def _write(self, most: int) -> None:
+        with self._lock:
             self._give_back_what_was_lost()
             self._writing = True
             try:
-                while self._waiting:
+                while self._waiting and most > 0:
+                    most -= 1
                     news, now, context = self._waiting.popleft()
                     if context is None:
                         self._write_one(news, now)

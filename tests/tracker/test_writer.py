@@ -8,8 +8,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
+from convert_middleware.delivery import Ledger, MemoryOutbox
+from convert_middleware.delivery.redis_ledger import RedisLedger
+from convert_middleware.delivery.redis_link import RedisLink
+from convert_middleware.hooks import Announcer
+from convert_middleware.visitor import News, Visitor
 from convert_middleware.wire import decode
-from convert_middleware.writer import MOST
+from convert_middleware.writer import HELP, MOST, MOST_ASKED, Writer
 from tests.tracker.visits import Visit
 
 if TYPE_CHECKING:
@@ -66,6 +73,26 @@ def test_while_nothing_can_leave_requests_write_their_news_themselves(convert: C
     assert tracker.stats().accepted == 3 * MOST
     held.set()
     assert tracker.close(20.0)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "with a Redis that does not answer"])
+def test_a_request_that_helps_out_writes_a_little_and_more_than_it_brings(shared: bool) -> None:
+    written: list[News] = []
+    ledger = RedisLedger(RedisLink("redis://127.0.0.1:9/0", "convert")) if shared else None
+    writer = Writer(
+        lambda news, _owed, _now: written.append(news), Ledger(), MemoryOutbox(), Announcer((), float), ledger
+    )
+    news = News(Visitor("a" * 32, 1_750_000_000))
+    most = MOST_ASKED if shared else MOST
+    wrote = []  # how much each request wrote
+    for _ in range(most + 100):
+        before = len(written)
+        writer.take(news, 1_750_000_000.0)
+        wrote.append(len(written) - before)
+
+    assert set(wrote) == {0, HELP}
+    assert writer.pending() <= most
+    assert writer.pending() + len(written) == most + 100
 
 
 def test_of_parallel_requests_one_counts_each_goal(convert: Convert) -> None:
