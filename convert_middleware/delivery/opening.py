@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from convert_middleware.delivery.adopted import AdoptedOutbox
-from convert_middleware.delivery.outbox import MemoryOutbox
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, MemoryOutbox
 from convert_middleware.delivery.redis_ledger import RedisLedger
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.sheltered import ShelteredOutbox, Store
@@ -42,12 +42,14 @@ def open_outbox(
         SettingsError: There is no such outbox, or it can never be used.
     """
     store: Store
+    limits: dict[str, int] = {}
     if isinstance(outbox, str) and outbox.startswith("sqlite:"):
         path, limits = path_of(outbox)
         store = SqliteOutbox(path, repeat_expired=repeat, clock=clock, **limits)
     elif isinstance(outbox, str) and outbox.startswith(REDIS):
         url, options = redis_options(outbox)
         store = RedisOutbox(url, repeat_expired=repeat, clock=clock, **options)
+        limits = options
     elif isinstance(outbox, (str, MemoryOutbox)):
         return open_memory(outbox)
     elif isinstance(outbox, (SqliteOutbox, RedisOutbox)):
@@ -68,7 +70,7 @@ def open_outbox(
 
     if isinstance(store, SqliteOutbox):
         store.on_set_aside(say_aside)
-    return ShelteredOutbox(store, say)
+    return ShelteredOutbox(store, say, limits.get("max_hits", MAX_HITS), limits.get("max_bytes", MAX_BYTES))
 
 
 def shared_ledger_of(outbox: MemoryOutbox) -> RedisLedger | None:

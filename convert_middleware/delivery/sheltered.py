@@ -11,7 +11,15 @@ from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery.outbox import MAX_HITS, NOTHING_DUE, Counts, Entry, MemoryOutbox, Outbox
+from convert_middleware.delivery.outbox import (
+    MAX_BYTES,
+    MAX_HITS,
+    NOTHING_DUE,
+    Counts,
+    Entry,
+    MemoryOutbox,
+    Outbox,
+)
 from convert_middleware.errors import ConvertError, UnreachableError
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ class ShelteredOutbox(MemoryOutbox):
         store: What survives the process.
         say: Told when the store fails and when it works again, None.
         max_hits: How many may wait in memory while the store cannot work.
+        max_bytes: How many bytes of text may.
         timer: Returns seconds, to measure how long the store took to fail.
     """
 
@@ -67,6 +76,8 @@ class ShelteredOutbox(MemoryOutbox):
         store: Store,
         say: Callable[[ConvertError | None], None],
         max_hits: int = MAX_HITS,
+        max_bytes: int = MAX_BYTES,
+        *,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
@@ -77,7 +88,7 @@ class ShelteredOutbox(MemoryOutbox):
         self._failing: dict[str, float] = {}  # what does not work, and when it is tried again
         self._signed = 0.0
         self._hurrying = False
-        super().__init__(max_hits)
+        super().__init__(max_hits, max_bytes)
 
     def after_fork(self) -> None:
         """See :class:`MemoryOutbox`."""

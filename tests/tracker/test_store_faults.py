@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import resource
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
+from convert_middleware.delivery import Counts, Entry, Worth, open_outbox
+from convert_middleware.hooks import Announcer
 from tests.delivery.conftest import until
 from tests.servers import after, answer
 from tests.tracker.test_durable import durable, goals_of, reach
@@ -16,8 +21,6 @@ from tests.tracker.visits import Visit
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.asgi.conftest import Convert
 
@@ -90,6 +93,22 @@ def test_while_the_file_stays_locked_answers_are_read_and_memory_takes_over(
     assert goals_of(convert) == list(range(1, 52))
     assert caplog.text.count(SAID) == 1
     convert.clock.now += 60
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [("max_hits=5", 5), ("max_bytes=40", 4), ("max_hits=100&max_bytes=1000", 9)]
+)
+@pytest.mark.parametrize("place", ["sqlite:///{folder}/outbox.db", "redis://127.0.0.1:9/0"])
+def test_memory_that_takes_over_has_the_room_that_the_outbox_was_given(
+    place: str, limit: str, left: int, tmp_path: Path
+) -> None:
+    outbox = open_outbox(
+        f"{place.format(folder=tmp_path)}?{limit}", Announcer((), time.monotonic), time.time, repeat=False
+    )
+    for number in range(9):
+        outbox.offer(Entry(f"ten bytes{number}", Worth.GOAL, 1_800_000_000.0))
+    overflow = {"overflow": 9 - left} if left < 9 else {}
+    assert outbox.counts() == Counts(accepted=9, waiting=left, dropped=overflow)
 
 
 def test_a_log_handler_that_records_what_we_say_makes_no_endless_loop(convert: Convert) -> None:
