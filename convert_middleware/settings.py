@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from convert_middleware.cookie import CookieOptions, check_keys
 from convert_middleware.errors import ArgumentError, SettingsError, shown
-from convert_middleware.model import Id, identifier
+from convert_middleware.model import MAX_ID, Id, identifier
 from convert_middleware.wire import ENDPOINT
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convert_middleware.hooks import Hook
 
 _PREFIX: Final = "CONVERT_"
+_MAX_LABEL: Final = 63  # characters of a part of a host name (RFC 1035, section 2.3.4)
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
 _SENDERS: Final = ("auto", "httptools", "pyreqwest", "httpx", "httpx2")
 _DURABLE: Final = ("sqlite:", "redis:", "rediss:", "unix:")
@@ -218,11 +219,17 @@ def _check_endpoint(endpoint: object) -> None:
         valid = (
             url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and "@" not in url.netloc
         )
+        longest = urlsplit(endpoint.replace("{project_id}", str(MAX_ID))).hostname or ""
+        labels = longest.removesuffix(".").split(".")
     except ValueError:
-        valid = False
+        valid, labels = False, []
     if not valid or "{" in endpoint.replace("{project_id}", "") or not url.path:
         raise SettingsError(
             "endpoint", "must look like 'https://host/path/'; {project_id} is the only placeholder"
+        )
+    if not all(0 < len(label) <= _MAX_LABEL for label in labels):
+        raise SettingsError(
+            "endpoint", f"must name a host whose parts between dots have 1 to {_MAX_LABEL} characters"
         )
 
 
@@ -232,6 +239,8 @@ def _checked_hooks(hooks: object) -> tuple[Hook, ...]:
     for hook in hooks:
         if not callable(hook):
             raise SettingsError("hooks", f"must hold callables; {shown(hook)} is none")
+        if not _is_plain(hook):
+            raise SettingsError("hooks", f"must hold plain functions; {shown(hook)} would have to be awaited")
     return tuple(hooks)
 
 
