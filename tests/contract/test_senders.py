@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 import httpx2
@@ -40,7 +41,12 @@ from tests.servers import (
     stall,
     wrong_clock,
 )
+from tests.servers.behaviour import message
 
+if TYPE_CHECKING:
+    from tests.servers.listener import Peer
+
+LOOKED_AT: Final = 64 * 1024  # bytes
 QUERY: Final = "c=2&p=1&g=331&ga=1&t=35%7Cab12345%7C1599.99%7C10"
 
 
@@ -335,3 +341,25 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
 
     assert asyncio.run(story()).result is Result.DELIVERED
     assert len(tracking_server.requests) == 2
+
+
+@every_sender
+def test_of_a_body_without_end_little_more_is_read_than_what_is_looked_at(
+    kind: Kind, tracking_server: TrackingServer
+) -> None:
+    sent = 0
+
+    async def pour(peer: Peer) -> None:
+        nonlocal sent
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LOOKED_AT)
+        while True:
+            await peer.send(bytes(LOOKED_AT))
+            sent += LOOKED_AT
+
+    head = message(200, {"Content-Length": str(1 << 30)})
+    tracking_server.script(Behaviour("poured", (head, pour)))
+    (outcome,) = send(kind, tracking_server.endpoint)
+    tracking_server.until(lambda: tracking_server.open == 0)
+
+    assert outcome.result is Result.DELIVERED
+    assert sent <= LOOKED_AT + 8 * 1024 * 1024  # what waits in the sockets' buffers was not read

@@ -9,9 +9,21 @@ import pytest
 
 from convert_middleware.delivery import Counts, MemoryOutbox, Policy, Worth
 from convert_middleware.delivery.policy import SPREAD
+from convert_middleware.delivery.senders import httpx_sender
 from convert_middleware.delivery.worker import LANES
 from convert_middleware.hooks import Event, HitRetried
-from tests.servers import Behaviour, TrackingServer, after, answer, close, refused_port, reset, stall
+from tests.servers import (
+    Behaviour,
+    TrackingServer,
+    after,
+    answer,
+    broken_head,
+    close,
+    garbage,
+    refused_port,
+    reset,
+    stall,
+)
 
 from .conftest import QUICK, Deliver, until
 
@@ -19,6 +31,7 @@ if TYPE_CHECKING:
     from tests.servers import Seen
     from tests.servers.listener import Peer
 
+MAYBE_COUNTED: Final = [reset(), close(), answer(504), broken_head(), garbage(), stall()]
 REPEATING: Final = Policy(on_ambiguous="retry", first_delay=0.01, max_delay=0.02)
 
 
@@ -49,9 +62,15 @@ def test_what_is_rejected_is_tried_once_and_dead(
     assert "secret-order" not in caplog.text
 
 
-@pytest.mark.parametrize("ambiguous", [reset(), close(), answer(504)], ids=str)
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No attempt lasts ten seconds here."""
+    monkeypatch.setattr(httpx_sender, "TOTAL_TIMEOUT", 0.3)
+
+
+@pytest.mark.parametrize("ambiguous", MAYBE_COUNTED, ids=str)
 def test_what_may_have_been_counted_is_not_repeated_by_default(
-    ambiguous: Behaviour, tracking_server: TrackingServer, deliver: Deliver
+    ambiguous: Behaviour, tracking_server: TrackingServer, deliver: Deliver, impatient: None
 ) -> None:
     tracking_server.script(ambiguous)
     delivery = deliver(tracking_server.endpoint)
@@ -62,9 +81,9 @@ def test_what_may_have_been_counted_is_not_repeated_by_default(
     assert delivery.counts() == Counts(accepted=1, dropped={"ambiguous": 1})
 
 
-@pytest.mark.parametrize("ambiguous", [reset(), close(), answer(504)], ids=str)
+@pytest.mark.parametrize("ambiguous", MAYBE_COUNTED, ids=str)
 def test_what_may_have_been_counted_is_repeated_exactly_once_on_request(
-    ambiguous: Behaviour, tracking_server: TrackingServer, deliver: Deliver
+    ambiguous: Behaviour, tracking_server: TrackingServer, deliver: Deliver, impatient: None
 ) -> None:
     tracking_server.script(ambiguous)
     delivery = deliver(tracking_server.endpoint, REPEATING)
