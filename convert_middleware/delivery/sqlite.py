@@ -394,7 +394,7 @@ class SqliteOutbox:
 
     def _begin(self, connection: sqlite3.Connection) -> Step:
         accounts = connection.execute("SELECT id, waiting, bytes, held, ceded, alive_until FROM accounts")
-        mine, others = (0, 0, 0), []
+        mine, others = (0, 0, self._waiting), []  # of a forgotten account others took all that waited
         room_hits, room_bytes = self._max_hits, self._max_bytes
         for key, waiting, size, held, ceded, alive_until in accounts.fetchall():
             room_hits -= waiting

@@ -205,3 +205,17 @@ def test_who_left_and_comes_back_hears_what_others_took_meanwhile(machine: Machi
 
     run(coming_back.put(hits("c")))
     assert coming_back.counts() == Counts(1, waiting=1)
+
+
+def test_a_process_that_was_forgotten_hears_what_others_took_meanwhile(machine: Machine) -> None:
+    silent, other = machine.outbox(), machine.outbox()
+    run(silent.put(hits("a", "b")))
+    for entry in machine.take(other):
+        run(other.settle(entry))
+    machine.now += 90_000.0  # a day and more, asleep
+    run(other.put(hits("c")))
+    machine.take(other)
+    assert machine.rows("SELECT count(*) FROM accounts") == [(1,)]
+
+    run(silent.put(hits("d")))
+    assert silent.counts() == Counts(1, waiting=1)
