@@ -229,6 +229,26 @@ def test_every_end_of_a_hit_is_counted_once_and_by_its_reason(kind: Kind) -> Non
 
 
 @every_outbox
+def test_looking_for_what_is_due_changes_nothing(kind: Kind) -> None:
+    async def story() -> Counts:
+        outbox = kind.make(*ROOMY)
+        await outbox.put([hit(f"{number}") for number in range(5)])
+        delivered, buried, dropped, again = await outbox.take(4, NOW)
+        await outbox.settle(delivered)
+        await outbox.bury(buried, "status 404")
+        await outbox.drop(dropped, "ambiguous")
+        for _ in range(3):
+            assert await outbox.next_due() == 0.0
+        await outbox.retry(again, NOW)
+        for _ in range(3):
+            assert await outbox.next_due() == 0.0
+        assert await take_all(outbox) == ["3", "4"]
+        return outbox.counts()
+
+    assert run(story()) == Counts(5, 1, 0, 2, 1, {"ambiguous": 1})
+
+
+@every_outbox
 def test_without_room_for_hits_the_least_valuable_go_first_and_the_oldest_of_these(kind: Kind) -> None:
     async def story() -> None:
         outbox = kind.make(4, 1_000_000)

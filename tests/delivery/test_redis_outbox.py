@@ -129,6 +129,23 @@ def test_a_step_whose_answer_gets_lost_happens_once(server: RedisServer, prefix:
     assert server.say("XLEN", f"{{{prefix}}}:dead") == ":1"
 
 
+def test_a_dead_letter_is_written_once_however_often_somebody_looks_for_hits(
+    server: RedisServer, prefix: str
+) -> None:
+    async def story() -> None:
+        outbox = RedisOutbox(server.url, prefix=prefix)
+        await outbox.put([Entry("hit", Worth.GOAL, NOW)])
+        (entry,) = await outbox.take(1, NOW)
+        await outbox.bury(entry, "status 404")
+        for _ in range(3):
+            await outbox.next_due()
+        await outbox.commit()
+        await outbox.close()
+
+    asyncio.run(story())
+    assert server.say("XLEN", f"{{{prefix}}}:dead") == ":1"
+
+
 def test_hits_whose_answer_got_lost_while_redis_went_away_are_neither_put_nor_sent_twice(
     server: RedisServer, prefix: str
 ) -> None:
