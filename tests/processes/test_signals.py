@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.processes.program import ended_well
+from tests.servers import stall
 
 if TYPE_CHECKING:
     from tests.servers import TrackingServer
 
 # Raises a signal once on each line that the main thread runs of one of our modules.
 EVERYWHERE = """
-def everywhere(module, do):
+def everywhere(module, do, function=""):
     interrupted = set()
 
     def line(frame, event, _):
@@ -22,7 +25,8 @@ def everywhere(module, do):
         return line
 
     def call(frame, *_):
-        return line if frame.f_code.co_filename.endswith(module) else None
+        code = frame.f_code
+        return line if code.co_filename.endswith(module) and function in code.co_name else None
 
     sys.settrace(call)
     try:
@@ -46,3 +50,40 @@ print(stats.excluded, len(told) > 30)
     end = ended_well(tracking_server, script)
 
     assert end.out == "{'gpc': 2} True\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "trouble"), [("flush", False), ("flush", True), ("close", False), ("close", True)]
+)
+def test_a_handler_may_flush_or_close_wherever_a_request_is(
+    what: str, trouble: bool, tracking_server: TrackingServer
+) -> None:
+    if trouble:
+        tracking_server.default = stall()
+    script = f"""{EVERYWHERE}
+def interrupt(*_):
+    began = time.monotonic()
+    tracker.{what}(0.05)
+    took.append(time.monotonic() - began)
+    if {what!r} == "close":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+took = []
+for module in ("outbox.py",) if {trouble} else ("outbox.py", "writer.py", "thread.py"):
+    signal.signal(signal.SIGUSR1, interrupt)
+    tracker = Tracker(Settings(
+        project_id="1", customer_id="2", secret_key="a secret of at least 16 bytes", endpoint=ENDPOINT,
+        drain_timeout=0.1,
+    ))
+    reach(1)
+    tracker.stats()
+    everywhere(module, lambda: (reach(2), tracker.stats()), {"_sort_inbox" if trouble else ""!r})
+    tracker.close()
+    stats = tracker.stats()
+    settled = stats.delivered + stats.waiting + stats.in_flight + stats.dead + sum(stats.dropped.values())
+    assert stats.accepted == settled and stats.accepted + stats.refused == 2, (module, stats)
+print(len(took) > 0, max(took) < 3.0)
+"""
+    end = ended_well(tracking_server, script)
+
+    assert end.out == "True True\n"
