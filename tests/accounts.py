@@ -6,7 +6,8 @@ import re
 from typing import Final, NamedTuple
 
 _SAID: Final = re.compile(
-    r"Tracking stops: (\d+) hits accepted, (\d+) delivered, (\d+) dropped, (\d+) dead, (\d+) waiting\."
+    r"Tracking stops: (\d+) hits accepted, (\d+) delivered, (\d+) dropped, (\d+) dead, (\d+) waiting, "
+    r"(\d+) in flight\."
 )
 
 
@@ -18,6 +19,7 @@ class Account(NamedTuple):
     dropped: int
     dead: int
     waiting: int
+    in_flight: int
 
 
 def accounts_in(said: str) -> list[Account]:
