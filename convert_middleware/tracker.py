@@ -148,7 +148,7 @@ class Tracker:
         )
         self._delivery = delivery(
             outbox,
-            make_sender(settings.sender, settings.endpoint),
+            make_sender(settings.sender, settings.endpoint, self.project_id),
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,

@@ -103,7 +103,7 @@ def test_a_program_that_ends_in_a_backoff_tries_at_once_and_waits_no_longer_than
     assert goals(tracking_server) == ["1", "1"]
 
 
-@pytest.mark.parametrize("sender", ["pyreqwest", "httpx", "httpx2"])
+@pytest.mark.parametrize("sender", ["httptools", "pyreqwest", "httpx", "httpx2"])
 def test_after_a_start_ahead_the_first_hit_loads_nothing_more(
     sender: str, tracking_server: TrackingServer
 ) -> None:

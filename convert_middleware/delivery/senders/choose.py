@@ -23,13 +23,16 @@ NAMES: Final = ("auto", "httptools", "pyreqwest", "httpx", "httpx2")
 _PYREQWEST: Final = "convert_middleware.delivery.senders.pyreqwest_sender"
 
 
-def make_sender(sender: str | Callable[[], object], endpoint: str) -> Callable[[], Sender]:
+def make_sender(
+    sender: str | Callable[[], object], endpoint: str, project_id: int | None = None
+) -> Callable[[], Sender]:
     """Return what makes the sender; to be called where it will be used.
 
     Args:
         sender: "auto" for httptools if that is installed and else httpx; "httptools", "pyreqwest", "httpx" or
             "httpx2"; or a function that returns an ``AsyncClient``.
         endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
+        project_id: To whose server a connection is opened ahead, where the library can.
 
     Raises:
         SettingsError: There is no sender of that name, or what is asked for is not installed.
@@ -43,7 +46,7 @@ def make_sender(sender: str | Callable[[], object], endpoint: str) -> Callable[[
     if sender in ("auto", "httptools"):
         fast = _load_httptools(must=sender == "httptools")
         if fast is not None:
-            return partial(fast, endpoint)
+            return partial(fast, endpoint, project_id)
     return partial(HttpxSender, endpoint, sender)
 
 
@@ -78,7 +81,7 @@ class UnforkedSender:
         await self._sender.close()
 
 
-def _load_httptools(*, must: bool) -> Callable[[str], Sender] | None:
+def _load_httptools(*, must: bool) -> Callable[[str, int | None], Sender] | None:
     try:
         from convert_middleware.delivery.senders.httptools_sender import HttptoolsSender
     except (SettingsError, ImportError):

@@ -56,10 +56,12 @@ class HttptoolsSender:
 
     Args:
         endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
+        project_id: Whose first hit finds a connection open; None where nobody knows whose that will be.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, project_id: int | None = None) -> None:
         self._endpoint = endpoint
+        self._project_id = project_id
         self._places = Places(endpoint, self._find)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tls: ssl.SSLContext | None = None
@@ -80,10 +82,10 @@ class HttptoolsSender:
         if self._endpoint.startswith("https:"):
             self._tls = _trusting()
         self._places.open()
-        server = self._find(filled(self._endpoint, "1"))
+        server = self._find(filled(self._endpoint, str(self._project_id or 1)))
         if server.proxied:
             await self._open_proxied()
-        elif PLACEHOLDER not in self._endpoint:
+        elif self._project_id is not None or PLACEHOLDER not in self._endpoint:
             self._warming = self._begin(server)
 
     async def send(self, text: str) -> Outcome:
