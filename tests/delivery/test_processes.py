@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from tests.servers import TrackingServer, after, answer, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.servers import Behaviour, Seen
 
 START = """
 import atexit, logging, multiprocessing, os, signal, sys, threading, time
@@ -131,19 +134,28 @@ def test_what_cannot_be_delivered_by_the_end_is_counted_and_said(tracking_server
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_loses_nothing(number: signal.Signals, tracking_server: TrackingServer) -> None:
+    held = threading.Event()
+
+    def hold(_: Seen) -> Behaviour:
+        assert held.wait(10.0)
+        return answer()
+
+    tracking_server.default = hold
     script = """
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         reach(*range(1, 501))
         try:
-            print("ready", flush=True)
+            counts = tracker.stats()
+            print(counts.waiting + counts.in_flight, counts.waiting > 400, flush=True)
             threading.Event().wait(30)
         except KeyboardInterrupt:
             pass
     """
     with running(tracking_server, script) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "500 True\n"
         process.send_signal(number)
+        held.set()
         _, said = process.communicate(timeout=30)
 
     assert process.returncode == 0
