@@ -19,6 +19,7 @@ from tests.asgi.conftest import SECRET
 from tests.delivery.conftest import until
 from tests.redis_server import RedisServer, programs
 from tests.servers import answer
+from tests.tracker.test_store_faults import OVER, SAID
 from tests.tracker.visits import Visit
 
 if TYPE_CHECKING:
@@ -201,8 +202,6 @@ def test_whatever_becomes_of_redis_memory_takes_over_and_it_is_used_again_later(
             reach(tracker, goal)
         assert tracker.flush(20.0)
         assert goals_of(convert) == list(range(1, 31))
-        assert caplog.text.count("Hits wait in memory meanwhile.") <= 1
-
         if how == "frozen":
             os.kill(pid, signal.SIGCONT)
         elif how != "flushed":
@@ -214,6 +213,10 @@ def test_whatever_becomes_of_redis_memory_takes_over_and_it_is_used_again_later(
         assert goals_of(convert) == list(range(1, 41))
         assert server.say("EXISTS", "{convert}:totals") == ":1"
         tracker.close()
+        # Data that are gone may be noticed by a step that works at once when it is made again.
+        times = {0, 1} if how == "flushed" else {1}
+        assert {caplog.text.count(line) for line in (SAID, OVER)} <= times
+        assert caplog.text.count(SAID) == caplog.text.count(OVER)
 
 
 def test_a_redis_without_memory_takes_no_more_and_still_gives_out_what_it_has(convert: Convert) -> None:
