@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.processes.program import ended_well
+from tests.servers import stall
 
 if TYPE_CHECKING:
     from tests.servers import TrackingServer
@@ -46,3 +49,36 @@ print(stats.excluded, len(told) > 30)
     end = ended_well(tracking_server, script)
 
     assert end.out == "{'gpc': 2} True\n"
+
+
+@pytest.mark.parametrize(("what", "trouble"), [("flush", False), ("close", False), ("close", True)])
+def test_a_handler_may_flush_or_close_wherever_a_request_is(
+    what: str, trouble: bool, tracking_server: TrackingServer
+) -> None:
+    if trouble:
+        tracking_server.default = stall()
+    script = f"""{EVERYWHERE}
+def interrupt(*_):
+    began = time.monotonic()
+    tracker.{what}(0.05)
+    took.append(time.monotonic() - began)
+    if {what!r} == "close":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+took = []
+for module in ("writer.py", "outbox.py", "thread.py"):
+    signal.signal(signal.SIGUSR1, interrupt)
+    tracker = Tracker(Settings(
+        project_id="1", customer_id="2", secret_key="a secret of at least 16 bytes", endpoint=ENDPOINT,
+        drain_timeout=0.1,
+    ))
+    everywhere(module, lambda: (reach(1), tracker.stats()))
+    tracker.close()
+    stats = tracker.stats()
+    settled = stats.delivered + stats.waiting + stats.in_flight + stats.dead + sum(stats.dropped.values())
+    assert stats.accepted == settled and stats.accepted + stats.refused == 1, (module, stats)
+print(len(took) >= 3, max(took) < 3.0)
+"""
+    end = ended_well(tracking_server, script)
+
+    assert end.out == "True True\n"
