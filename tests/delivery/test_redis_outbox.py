@@ -483,24 +483,6 @@ def test_processes_that_left_leave_nothing_behind(server: RedisServer, prefix: s
         assert server.say("EXISTS", f"{{{prefix}}}:{key}") == ":0"
 
 
-def test_the_room_that_is_left_is_counted_anew_at_the_start(server: RedisServer, prefix: str) -> None:
-    async def story() -> None:
-        before = RedisOutbox(server.url, prefix=prefix)
-        await before.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(3)])
-        (tried,) = await before.take(1, NOW)
-        await before.retry(tried, NOW)
-        await before.close()
-        for wrong in ("1000", "0"):  # as after a crash of Redis that forgot one of both
-            server.say("HSET", f"{{{prefix}}}:totals", "hits", wrong)
-            outbox = RedisOutbox(server.url, prefix=prefix, max_hits=4)
-            await outbox.put([Entry("new", Worth.REVENUE, NOW)])
-            await outbox.close()
-            assert outbox.counts().dropped == ({} if wrong == "1000" else {"overflow": 1})
-            assert server.answer("HGET", f"{{{prefix}}}:totals", "hits") == "4"
-
-    asyncio.run(story())
-
-
 def test_a_refusal_says_what_redis_calls_it_and_nothing_of_what_was_stored(prefix: str) -> None:
     async def story(url: str) -> OutboxError:
         outbox = RedisOutbox(url, prefix=prefix)
