@@ -84,7 +84,7 @@ class Crowd:
             arguments = ("--outbox", self._outbox, "--endpoint", self._endpoint, "--json", "--report", "0.5")
             self._workers.append(self._stack.enter_context(worker(*arguments)))
 
-    def kill_one(self, dice: Random) -> None:
+    def kill_one(self, dice: Random) -> bool:
         """Kill one of the processes that record or send, unless it is the last one of its kind."""
         kinds = [[each.process.pid for each in self._workers if each.process.poll() is None]]
         for site in self._sites:
@@ -95,6 +95,7 @@ class Crowd:
             victim = dice.choice(victims)
             self.dead[victim] = time.monotonic()
             os.kill(victim, signal.SIGKILL)
+        return bool(victims)
 
     def stop(self) -> None:
         """End everything in good order."""

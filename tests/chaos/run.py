@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.chaos.told import Told
 
 YOUNG: Final = 0.1  # seconds before it is killed in which a process may lose what it recorded
+_DYING: Final = 0.02  # seconds in which a process that was killed may still do something
 _QUIET: Final = 60.0  # seconds that sending the rest may take
 _ENOUGH: Final = 200  # hits without which a run says little
 _LONGEST: Final = 5  # times as long as asked for a busy machine may take for them
@@ -106,18 +107,21 @@ def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
         with Crowd(store.url, server.endpoint, **CROWDS[kind]) as crowd:
             with Visitors(crowd.addresses()) as visitors:
                 start = time.monotonic()
+                held: set[int] = set()  # by some process when one was killed, so perhaps by that one
                 while (passed := time.monotonic() - start) < seconds or (
                     len(visitors.log) < _ENOUGH and passed < _LONGEST * seconds
                 ):
                     time.sleep(dice.uniform(0.2, 1.2))
-                    crowd.kill_one(dice)
+                    if crowd.kill_one(dice):
+                        time.sleep(_DYING)
+                        held |= store.held()
                     crowd.tend()
             server.calm()
             left = _quiet(store)
             crowd.stop()
             told = crowd.told()
         deaths = {pid: Death(at, since(told.beats[pid], at, YOUNG)) for pid, at in crowd.dead.items()}
-        return reckon(seed, visitors.log, deaths, server.log(), left, left_in(store), told, kind=kind)
+        return reckon(seed, visitors.log, deaths, server.log(), left, left_in(store), told, held, kind=kind)
 
 
 def _quiet(store: Store) -> int:
@@ -136,6 +140,7 @@ def reckon(
     waiting: int,
     left: Left,
     told: Told,
+    held: set[int],
     *,
     kind: str,
 ) -> Figures:
@@ -161,13 +166,14 @@ def reckon(
         "dead": sum(last == DEAD for last in lasts.values()),
         "ambiguous": sum(last == DOUBT for last in lasts.values()),
     }
-    # Survivors took over some hits before the end, and told only how many.
-    taken_over = min(told.ends["interrupted"], len(fate["missing"]))
-    fate["left"] += [fate["missing"].pop() for _ in range(taken_over)]
+    # Survivors took over some hits before the end, and told only how many: of those held at a death.
+    taken_over = [each for each in fate["missing"] if each.number in held][: told.ends["interrupted"]]
+    fate["missing"] = [each for each in fate["missing"] if each not in taken_over]
+    fate["left"] += taken_over
     gaps = {name: number - told.ends[name] for name, number in ends.items()}
     # Who is killed between an end and telling of it leaves the hit in doubt. Reports of workers come late.
     excused = sum(lasts.get(number, REFUSED) != REFUSED for number in in_doubt)
-    excused += told.ends["interrupted"] - taken_over
+    excused += told.ends["interrupted"] - len(taken_over)
     untold = max(0, sum(gap for gap in gaps.values() if gap > 0) - excused) if kind == "sqlite" else 0
     return Figures(
         seed=seed,

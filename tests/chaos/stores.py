@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from convert_middleware.delivery.redis_streams import PREFIX, RedisOutbox
+import redis
+
+from convert_middleware.delivery.redis_streams import KEYS, PREFIX, RedisOutbox
 from convert_middleware.delivery.sqlite import LEASE, SqliteOutbox
 from convert_middleware.delivery.upkeep import Status, open_upkeep
 from tests.chaos.collector import number_of
@@ -38,6 +41,9 @@ class Store(Protocol):
 
     url: str
 
+    def held(self) -> set[int]:
+        """Return the numbers of the hits that some process holds at the moment."""
+
     async def take_over(self, *, repeat: bool) -> tuple[list[str], int]:
         """Let all leases end; return what a survivor takes then, and how many it counts as interrupted."""
 
@@ -49,6 +55,12 @@ class File:
         self._path = folder / "outbox.db"
         self._now = time.time()
         self.url = f"sqlite:///{self._path}"
+
+    def held(self) -> set[int]:
+        """See :class:`Store`."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            rows = connection.execute("SELECT text FROM hits WHERE holder IS NOT NULL").fetchall()
+        return {number_of(f"?{text}") for (text,) in rows}
 
     async def take_over(self, *, repeat: bool) -> tuple[list[str], int]:
         """See :class:`Store`."""
@@ -65,6 +77,17 @@ class Redis:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self.url = server.url
+
+    def held(self) -> set[int]:
+        """See :class:`Store`."""
+        found = set()
+        client: Any = redis.Redis.from_url(self.url, decode_responses=True)
+        with closing(client):
+            for stream in (f"{{{PREFIX}}}:{name}" for name in KEYS[:4]):
+                for pending in client.xpending_range(stream, "senders", "-", "+", _MANY):
+                    for _, fields in client.xrange(stream, pending["message_id"], pending["message_id"]):
+                        found.add(number_of(f"?{fields['t']}"))
+        return found
 
     async def take_over(self, *, repeat: bool) -> tuple[list[str], int]:
         """See :class:`Store`."""

@@ -40,10 +40,24 @@ def test_the_reckoning_finds_what_is_missing_and_what_came_twice() -> None:
     told = Told()
     told.ends.update(delivered=2, ambiguous=2, dead=1)
     killed = {7: Death(9.05, 7.9)}
-    figures = reckon(1, recorded, killed, log, 0, Left([5], 1), told, kind="sqlite")
+    figures = reckon(1, recorded, killed, log, 0, Left([5], 1), told, set(), kind="sqlite")
     assert (figures.delivered, figures.dead, figures.ambiguous, figures.interrupted) == (3, 1, 1, 1)
     assert (figures.young, figures.late, figures.missing, figures.twice) == (1, 1, 2, 2)
     assert (figures.untold, figures.invented) == (1, 1)
+    assert not figures.right
+
+
+@pytest.mark.parametrize(("held", "missing"), [({6}, 1), ({5, 6}, 1), ({7, 8}, 2), (set(), 2)], ids=str)
+def test_what_is_missing_is_excused_only_where_it_was_held_when_a_process_was_killed(
+    held: set[int], missing: int
+) -> None:
+    recorded = [Recorded(number, 7, float(number)) for number in (5, 6)]
+    told = Told()
+    told.ends.update(interrupted=1)
+    killed = {7: Death(9.05, 7.9)}
+    log = {number: [REFUSED] for number in (5, 6)}
+    figures = reckon(1, recorded, killed, log, 0, Left([], 0), told, held, kind="sqlite")
+    assert (figures.missing, figures.interrupted) == (missing, 2 - missing)
     assert not figures.right
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,6 +78,26 @@ def test_a_thousand_responses_with_room_for_a_hundred_lose_the_least_valuable_an
     tracker.close(0.1)
     said = [line for line in warnings_of(caplog) if "full" in line]
     assert said == ["The outbox is full; hits dropped to make room: 900."]
+
+
+def test_a_close_that_lost_something_says_so_to_everybody_who_asks_however_often(convert: Convert) -> None:
+    tracker = stalled(convert, MemoryOutbox())
+    with ThreadPoolExecutor(4) as pool:
+        together = [pool.submit(tracker.close, 0.2) for _ in range(4)]
+    assert [asked.result() for asked in together] == [False] * 4
+    assert not tracker.close(0.2)
+    assert tracker.stats().dropped == {"shutdown": LANES}
+
+
+def test_a_close_that_lost_nothing_says_so_to_everybody_who_asks_however_often(convert: Convert) -> None:
+    tracker = convert.tracker(hooks=[])
+    for goal in range(1, 51):
+        reach(tracker, goal)
+    with ThreadPoolExecutor(4) as pool:
+        together = [pool.submit(tracker.close, 10.0) for _ in range(4)]
+    assert [asked.result() for asked in together] == [True] * 4
+    assert tracker.close(0.2)
+    assert tracker.stats().delivered == 50
 
 
 def test_the_bytes_that_wait_are_bounded_too(convert: Convert) -> None:
