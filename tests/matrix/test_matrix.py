@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,7 +93,8 @@ def test_what_waits_in_memory_when_the_server_is_told_to_end(
         site.stop()
 
     delivered = set(map(decode, tracking_server.targets[2:]))
-    assert delivered == (set(HITS[:2]) if server.delivers else set())
+    in_order = server.delivers or (server.name == "granian, WSGI" and sys.version_info >= (3, 13))
+    assert delivered == (set(HITS[:2]) if in_order else set())
 
 
 def test_the_page_tells_of_exactly_these_pairs() -> None:
