@@ -56,13 +56,12 @@ def begin_response(
             visitor, gone = None, True
         if visitor is None and not gone:
             return headers, None
-        text, max_age, whole = tracker.seal(visitor) if visitor is not None else (b"", 0, False)
         if b"set-cookie" in names and _sets(headers, name):
             _say_that_it_is_taken(tracker, name)
-            visitor = None
-        else:
-            attributes = tracker.cookie_attributes[secure]
-            headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
+            return headers, None
+        text, max_age, whole = tracker.seal(visitor) if visitor is not None else (b"", 0, False)
+        attributes = tracker.cookie_attributes[secure]
+        headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
     except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said
         tracker.announcer.log(
             logging.ERROR, "headers", "The visitor cookie could not be set: %s.", type(error).__name__
