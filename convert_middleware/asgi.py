@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
-from convert_middleware.recorder import Recorder, enter, leave
+from convert_middleware.nesting import Asked, DoorPage, door_around
+from convert_middleware.recorder import Recorder, around, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker
@@ -81,7 +81,7 @@ class ConvertMiddleware:
             return
         installed: tuple[tuple[int, bytes], ...] = scope.get(_INSTALLED, ())
         name = self._cookie_name
-        if not installed and (outer := recorder_around(None)) is not None:
+        if not installed and (outer := around(None)) is not None:
             installed = door_around(outer, _Exchange, partial(_asked, scope))
             if installed:
                 _put(scope, outer)

@@ -7,16 +7,15 @@ request on a connection, so the request has to be the same, too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from convert_middleware.browser import fields_of
 from convert_middleware.page import Page
-from convert_middleware.recorder import Recorder, _current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-recorder_around: Final = _current.get  # every request asks for it, so there is no call more than needed
+    from convert_middleware.recorder import Recorder
 
 
 class Asked(NamedTuple):

@@ -34,6 +34,7 @@ def current() -> Recorder:
         raise OutsideRequestError from None
 
 
+around: Final = _current.get  # returns the current recorder, or what it is given where there is none
 enter: Final = _current.set  # makes a recorder the current one, and returns a token
 leave: Final = _current.reset  # undoes that, given the token
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
-from convert_middleware.nesting import Asked, DoorPage, door_around, recorder_around
-from convert_middleware.recorder import Recorder, enter, leave
+from convert_middleware.nesting import Asked, DoorPage, door_around
+from convert_middleware.recorder import Recorder, around, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
 from convert_middleware.settings import Options, Settings
 from convert_middleware.tracker import Tracker
@@ -72,7 +72,7 @@ class ConvertWSGIMiddleware:
         """Serve one request."""
         installed: tuple[tuple[int, bytes], ...] = environ.get(_INSTALLED, ())
         name: bytes | None = self._cookie_name
-        if not installed and (outer := recorder_around(None)) is not None:
+        if not installed and (outer := around(None)) is not None:
             installed = door_around(outer, _Page, lambda: Asked.of(*_asked(environ)[1:]))
             if installed:
                 environ["convert"] = outer

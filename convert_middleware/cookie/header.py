@@ -15,6 +15,7 @@ MAX_AGE: Final = 395 * 86_400  # seconds; 13 months
 _MAX_MAX_AGE: Final = 400 * 86_400  # RFC 6265bis, section 5.5: user agents cap a cookie's life at 400 days
 _COOKIES_READ: Final = 8  # of our name in one request
 _HEADER_READ: Final = 64 * 1024  # bytes of a Cookie header that are looked at
+_BEFORE: Final = (b"; ", b"")  # what stands before a cookie as browsers write it
 
 
 def find(header: bytes, name: bytes) -> list[bytes]:
@@ -31,7 +32,7 @@ def find(header: bytes, name: bytes) -> list[bytes]:
         return []
     end = start + len(name)
     # As browsers write it: once, and nothing odd about it.
-    usual = header.startswith(b"=", end) and header[max(0, start - 2) : start] in _BETWEEN
+    usual = header.startswith(b"=", end) and header[max(0, start - 2) : start] in _BEFORE
     if usual and header.find(name, end) < 0 and len(header) <= _HEADER_READ:
         stop = header.find(b";", end)
         value = header[end + 1 :] if stop < 0 else header[end + 1 : stop]
@@ -43,8 +44,6 @@ def find(header: bytes, name: bytes) -> list[bytes]:
             values.append(value.strip(b" \t").strip(b'"'))
     return values[:_COOKIES_READ]
 
-
-_BETWEEN: Final = (b"; ", b"")  # what stands before a cookie
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}", re.ASCII)  # RFC 6265, section 4.1.1
 _PATH: Final = re.compile(r"/[\x20-\x3a\x3c-\x7e]{0,500}", re.ASCII)
