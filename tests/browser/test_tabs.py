@@ -189,7 +189,7 @@ def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
+        time.sleep(0.02)  # nothing tells when a browser that nobody drives has done something
 
 
 def test_who_refuses_cookies_gets_every_page_and_is_somebody_new_on_each(

@@ -78,7 +78,7 @@ class Nginx:
             except ConnectionRefusedError:
                 assert self._process.poll() is None, f"nginx has ended: {self._said()}"
                 assert time.monotonic() < deadline, f"nginx never listened: {self._said()}"
-                time.sleep(0.01)
+                time.sleep(0.01)  # nginx does not tell when it listens
             else:
                 return self
 

@@ -111,7 +111,7 @@ def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
                 while (passed := time.monotonic() - start) < seconds or (
                     len(visitors.log) < _ENOUGH and passed < _LONGEST * seconds
                 ):
-                    time.sleep(dice.uniform(0.2, 1.2))
+                    time.sleep(dice.uniform(0.2, 1.2))  # load goes on meanwhile, as long as the dice say
                     if crowd.kill_one(dice):
                         time.sleep(_DYING)
                         held |= store.held()
