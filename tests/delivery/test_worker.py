@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from convert_middleware.delivery import Counts, MemoryOutbox, Policy, Worth
+from convert_middleware.delivery import Counts, Delivery, MemoryOutbox, Policy, Worth
 from convert_middleware.delivery.policy import SPREAD
 from convert_middleware.delivery.senders import httpx_sender
 from convert_middleware.delivery.worker import LANES
@@ -258,15 +258,22 @@ def test_a_hit_that_expires_while_it_waits_is_said(
     assert "secret-order" not in caplog.text
 
 
+def have_three_told_to_wait(
+    delivery: Delivery, server: TrackingServer, seconds: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Hand over three hits to a server that asks to come back later, until it counts as down."""
+    server.script(*[answer(503, headers={"Retry-After": seconds})] * 3)
+    for number in range(3):
+        delivery.hand_over(f"n={number}", Worth.GOAL)
+    until(lambda: "is down" in caplog.text)
+
+
 def test_what_waits_behind_a_server_that_says_when_to_come_back_is_not_too_old_then(
     tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [1_800_000_000.0]
-    tracking_server.script(*[answer(503, headers={"Retry-After": "3600"})] * 3)
     delivery = deliver(tracking_server.endpoint, clock=lambda: now[0])
-    for number in range(3):
-        delivery.hand_over(f"n={number}", Worth.GOAL)
-    until(lambda: "is down" in caplog.text)
+    have_three_told_to_wait(delivery, tracking_server, "3600", caplog)
     for number in range(3, 103):
         delivery.hand_over(f"n={number}", Worth.GOAL)
     now[0] += 3610.0
@@ -280,11 +287,8 @@ def test_time_for_which_the_server_did_not_ask_is_spent_also_behind_one_that_ask
     tracking_server: TrackingServer, deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [1_800_000_000.0]
-    tracking_server.script(*[answer(503, headers={"Retry-After": "1800"})] * 3)
     delivery = deliver(tracking_server.endpoint, clock=lambda: now[0])
-    for number in range(3):
-        delivery.hand_over(f"n={number}", Worth.GOAL)
-    until(lambda: "is down" in caplog.text)
+    have_three_told_to_wait(delivery, tracking_server, "1800", caplog)
     delivery.hand_over("n=3", Worth.GOAL)
     now[0] += 900.0
     delivery.hand_over("n=4", Worth.GOAL)
