@@ -15,9 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from convert_middleware.delivery.health import Health
 from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.outbox import NOTHING_DUE
-from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result, Waits
+from convert_middleware.delivery.policy import MAX_WAITED, Action, Outcome, Policy, Result
 from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitRetried
 
@@ -101,12 +102,9 @@ class Worker:
         self._losses = losses or Losses(outbox, announcer)
         self._lanes: set[asyncio.Task[None]] = set()
         self._ready: dict[int, Entry] = {}  # by identity: their lanes have not begun
-        self._failures = 0  # in a row
-        self._failed = 0  # failures ever counted
-        self._probe_at = 0.0  # seconds since the epoch
+        self._health = Health(policy, announcer, dice)
         self._last = 0.0  # when the clock was last looked at
         self._retried = False  # whether what was taken last had been tried before
-        self._waits = Waits()
         self._wake = asyncio.Event()
         self._deadline: float | None = None  # of time.monotonic(); set when the end is near
         self.sleeping = False  # whether a new hit should call wake()
@@ -122,12 +120,13 @@ class Worker:
 
     def probe(self) -> None:
         """Try the server at once even if it is down; to be called in the worker's loop."""
-        self._probe_at = self._open_at = 0.0
+        self._health.probe_at = self._open_at = 0.0
         self._wake.set()
 
     def stop(self, deadline: float) -> None:
         """End when the outbox is empty or, at the latest, at ``deadline`` of the monotonic clock."""
         self._deadline = deadline
+        self._health.longest = HURRIED
         self.probe()
 
     async def open(self) -> None:
@@ -178,7 +177,7 @@ class Worker:
             said = error if isinstance(error, ConvertError) else type(error).__name__
             message = "No hit can be sent, and all are kept meanwhile: %s"
             self._announcer.log(logging.ERROR, "sender", message, said)
-            self._open_at = time.monotonic() + self._hurried(self._pause)
+            self._open_at = time.monotonic() + min(self._pause, self._health.longest)
             self._pause = min(_MAX_PAUSE, 2 * self._pause)
 
     async def _keep(self) -> None:
@@ -209,22 +208,18 @@ class Worker:
         now, last = self._clock(), self._last
         self._last = now
         if now < last - _STEP:
-            self._probe_at -= last - now
-            self._waits.move(now - last)
+            self._health.move(now - last)
             self._outbox.hurry()
         return now
 
     def _over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _down(self) -> bool:
-        return self._failures >= self._policy.trip_after
-
     def _room(self) -> int:
         """Return how many more lanes may be opened."""
         if self._sender is None or self._over():
             return 0
-        return (1 if self._down() else LANES) - len(self._lanes)
+        return (1 if self._health.down else LANES) - len(self._lanes)
 
     async def _fill(self) -> None:
         """Open as many lanes as there is work and room for."""
@@ -244,7 +239,7 @@ class Worker:
         assert sender is not None  # noqa: S101 - for the type checker
         entry: Entry | None = self._ready.pop(id(first))
         while entry is not None:
-            failed = self._failed
+            failed = self._health.failed
             try:
                 outcome = await sender.send(entry.text)
             except asyncio.CancelledError as error:
@@ -254,8 +249,8 @@ class Worker:
                 outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)  # the sender's own, not ours
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a sender may raise anything; the hit is settled
                 outcome = Outcome(Result.AMBIGUOUS, type(error).__name__)
-            await self._settle(entry, outcome, news=failed == self._failed)
-            entry = None if self._down() else await self._next()
+            await self._settle(entry, outcome, news=failed == self._health.failed)
+            entry = None if self._health.down else await self._next()
 
     async def _next(self) -> Entry | None:
         """Take the next hit that may be tried now; lanes that ask at the same time are served at once."""
@@ -275,8 +270,8 @@ class Worker:
     async def _take(self, number: int) -> list[Entry]:
         """Take hits that may be tried now, at most so many."""
         now = self._now()
-        if self._down():
-            if now < self._probe_at:
+        if self._health.down:
+            if now < self._health.probe_at:
                 return []
             number = 1
         for _ in range(_PORTION):
@@ -300,7 +295,7 @@ class Worker:
         A server that is down is probed with what is fresh as long as there is any.
         """
         entries: list[Entry] = []
-        if self._down() or self._retried:
+        if self._health.down or self._retried:
             entries = await self._outbox.take(number, NOTHING_DUE)
         entries = entries or await self._outbox.take(number, now)
         self._retried = any(entry.attempts for entry in entries)
@@ -310,7 +305,7 @@ class Worker:
         now = self._now()
         entry.attempts += 1
         age = now - entry.accepted_at
-        self._note_health(entry, outcome, now, news=news)
+        self._health.note(outcome, entry.attempts, now, news=news)
         waited = self._waited(entry, now)
         decision = self._policy.decide(outcome, entry.attempts, age - waited, self._dice())
         announcer = self._announcer
@@ -321,7 +316,7 @@ class Worker:
             if announcer.active:
                 announcer.announce(HitDelivered(attempts=entry.attempts, age=age))
         elif decision.action is Action.RETRY:
-            delay = self._hurried(decision.delay)
+            delay = min(decision.delay, self._health.longest)
             if self._outbox.durable:  # another process may be the next to send it, and obeys the server too
                 delay = max(delay, outcome.retry_after or 0.0)
             entry.waited = min(MAX_WAITED, waited + (outcome.retry_after or 0.0))
@@ -336,7 +331,7 @@ class Worker:
 
     def _waited(self, entry: Entry, now: float) -> float:
         """Return how much of a hit's life the server asked for, of that hit or of all."""
-        return min(MAX_WAITED, max(entry.waited, self._waits.between(entry.accepted_at, now)))
+        return min(MAX_WAITED, max(entry.waited, self._health.waited(entry.accepted_at, now)))
 
     def _withdrew(self, entry: Entry) -> bool:
         return self._source is not None and self._source.withdrew(entry.visitor, entry.accepted_at)
@@ -351,48 +346,6 @@ class Worker:
         kind = f"dropped {reason}"
         self._announcer.log(logging.WARNING, kind, "A hit was dropped: %s (%s).", reason, why)
 
-    def _note_health(self, entry: Entry, outcome: Outcome, now: float, *, news: bool) -> None:
-        """Count failures in a row, and tell when the server goes down and comes back.
-
-        Args:
-            entry: What was tried.
-            outcome: What came of it.
-            now: Seconds since the epoch.
-            news: Whether no other attempt failed since this one began.
-        """
-        was_down = self._down()
-        asked = self._policy.pause(0, outcome.retry_after, self._dice())  # with what spreads the return
-        if outcome.result in (Result.DELIVERED, Result.REJECTED):
-            self._failures = 0
-            if was_down:
-                self._waits.end(now)
-                self._announcer.log(logging.WARNING, "up", "The tracking server answers again.")
-            return
-        if entry.attempts > 1 and not was_down and outcome.result in (Result.REFUSED, Result.AMBIGUOUS):
-            return  # a hit that fails again and again says nothing of the others
-        if was_down and not news:  # a burst that fails together is one moment of trouble, not many probes
-            self._probe_at = max(self._probe_at, now + self._hurried(asked))
-            self._waits.ask(now, asked)
-            return
-        self._failures += 1
-        self._failed += 1
-        if outcome.result is Result.UNAUTHORISED:
-            self._failures = max(self._failures, self._policy.trip_after)
-        if not self._down():
-            return
-        delay = self._policy.backoff(self._failures - self._policy.trip_after + 1, self._dice())
-        self._probe_at = now + self._hurried(delay + asked)
-        self._waits.ask(now, asked)
-        if outcome.result is Result.UNAUTHORISED:
-            message = "The tracking server answers %s: check project_id and customer_id. Hits wait meanwhile."
-            self._announcer.log(logging.ERROR, "unauthorised", message, outcome.reason)
-        elif not was_down:
-            message = "The tracking server is down (%s); hits wait."
-            self._announcer.log(logging.WARNING, "down", message, outcome.reason)
-
-    def _hurried(self, delay: float) -> float:
-        return delay if self._deadline is None else min(delay, HURRIED)
-
     async def _sleep(self) -> None:
         """Wait for a hit, the end of a lane, the time of the next attempt or the deadline."""
         self._wake.clear()
@@ -405,7 +358,7 @@ class Worker:
                 self._source.gather()
             due = await self._outbox.next_due()
             if due is not None:
-                limits.append(max(due, self._probe_at if self._down() else due) - self._now())
+                limits.append(max(due, self._health.probe_at if self._health.down else due) - self._now())
         if self._source is not None and (self._source.pending() or self._outbox.lost):
             limits.append(0.0)
         if self._deliver and self._sender is None:
