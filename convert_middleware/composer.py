@@ -17,9 +17,10 @@ from convert_middleware.hooks import (
     TransactionRecorded,
     visitor_hash,
 )
+from convert_middleware.length import fit
 from convert_middleware.model import Transaction
 from convert_middleware.visitor import News, unchecked
-from convert_middleware.wire import fit, queries, query
+from convert_middleware.wire import queries, query
 
 if TYPE_CHECKING:
     from convert_middleware.delivery import MemoryOutbox
@@ -70,7 +71,7 @@ class Composer:
             presented, reached = (), ()  # further hits tell of orders only
 
     def _write_in_parts(self, hit: Hit, visitor: Visitor, now: float) -> None:
-        """Write a hit that is too long for one request; see :func:`~convert_middleware.wire.fit`."""
+        """Write a hit that is too long for one request; see :func:`~convert_middleware.length.fit`."""
         parts, left_out = fit(hit, self._limit)
         for part in parts:
             presented = tuple([exposure.experiment_id for exposure in part.exposures[: part.new_exposures]])
