@@ -1,5 +1,6 @@
-"""What begins anew in a forked child, also where C code forked past Python's hooks.
+"""What stands still while a process forks, and what begins anew in the child.
 
+The latter also where C code forked past Python's hooks.
 To ask for the number of the process is a system call, too dear for every request. Linux empties a page of
 memory in the child if told so (madvise(2), MADV_WIPEONFORK), and to look at that costs next to nothing.
 """
@@ -9,11 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _WIPE_ON_FORK: Final = 18  # since Linux 4.14; the module mmap has no name for it
 
@@ -43,11 +45,21 @@ def _make_mark() -> mmap.mmap | _Number:
 HERE: Final = _make_mark()  # HERE[0] is 0 where begin_anew() is due
 _pid = 0
 _children: Final[list[Callable[[], None]]] = []
+_holds: Final[list[Callable[[], Iterable[Callable[[], None]]]]] = []
 
 
 def in_every_child(begin: Callable[[], None]) -> None:
     """Have something called in every forked child, in the order of these calls."""
     _children.append(begin)
+
+
+def around_every_fork(hold: Callable[[], Iterable[Callable[[], None]]]) -> None:
+    """Have something stand still while Python forks.
+
+    Args:
+        hold: Called before; yields what lets it go on in the parent. Who called last is held first.
+    """
+    _holds.append(hold)
 
 
 def notice_fork() -> None:
@@ -59,8 +71,30 @@ def notice_fork() -> None:
 def begin_anew() -> None:
     """Call what is to be called in a forked child."""
     _mark()
+    _forking.let_go.clear()  # whatever it would let go on is the parent's
     for begin in _children:
         begin()
+
+
+class _Forking(threading.local):
+    """What goes on again when this thread has forked."""
+
+    def __init__(self) -> None:
+        self.let_go: list[Callable[[], None]] = []
+
+
+_forking: Final = _Forking()
+
+
+def _hold() -> None:
+    for hold in reversed(_holds):
+        for let_go in hold():
+            _forking.let_go.append(let_go)
+
+
+def _let_go() -> None:
+    while _forking.let_go:
+        _forking.let_go.pop()()
 
 
 def _mark() -> None:
@@ -70,4 +104,4 @@ def _mark() -> None:
 
 _mark()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=begin_anew)
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=begin_anew)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-from convert_middleware.delivery.forks import in_every_child
+from convert_middleware.delivery.forks import around_every_fork, in_every_child
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
 from convert_middleware.delivery.sqlite_file import BUSY, is_broken, is_locked, name_of, open_file
 from convert_middleware.delivery.sqlite_step import (
@@ -570,39 +570,23 @@ _OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
 _inherited: list[sqlite3.Connection] = []
 
 
-class _Forking(threading.local):
-    """What this thread holds while it forks."""
-
-    def __init__(self) -> None:
-        self.held: list[SqliteOutbox] = []
-
-
-_forking: Final = _Forking()
-
-
-def _before_fork() -> None:
+def _hold() -> Iterator[Callable[[], None]]:
     """Close all files: a child that inherits an open one shares its locks without the system knowing."""
     for outbox in list(_OPEN):
-        if outbox._lock.acquire(timeout=BUSY):  # noqa: SLF001 - it is the class's own module
-            _forking.held.append(outbox)
+        lock = outbox._lock  # noqa: SLF001 - it is the class's own module
+        if lock.acquire(timeout=BUSY):
             with suppress(sqlite3.Error):
                 outbox.disconnect()
+            yield lock.release
 
 
-def _after_fork_in_parent() -> None:
-    while _forking.held:
-        _forking.held.pop()._lock.release()  # noqa: SLF001 - as above
-
-
-def _after_fork_in_child() -> None:
-    _forking.held.clear()
+def _begin_anew() -> None:
     for outbox in list(_OPEN):
         outbox.after_fork()
 
 
-in_every_child(_after_fork_in_child)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+around_every_fork(_hold)
+in_every_child(_begin_anew)
 
 
 def _size(text: str) -> int:

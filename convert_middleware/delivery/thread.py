@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 import weakref
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from convert_middleware.delivery.forks import HERE, begin_anew, in_every_child, notice_fork
+from convert_middleware.delivery.forks import HERE, around_every_fork, begin_anew, in_every_child, notice_fork
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
 from convert_middleware.delivery.losses import Losses
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
@@ -364,35 +363,18 @@ _alive: weakref.WeakSet[Delivery] = weakref.WeakSet()
 _inherited: list[object] = []
 
 
-class _Forking(threading.local):
-    """What goes on again when this thread has forked."""
-
-    def __init__(self) -> None:
-        self.let_go: list[Callable[[], None]] = []
-
-
-_forking: Final = _Forking()
-
-
-def _before_fork() -> None:
+def _hold() -> Iterator[Callable[[], None]]:
     deadline = time.monotonic() + LONGEST
     for delivery in list(_alive):
         let_go = delivery.before_fork(max(0.0, deadline - time.monotonic()))
         if let_go is not None:
-            _forking.let_go.append(let_go)
+            yield let_go
 
 
-def _after_fork_in_parent() -> None:
-    while _forking.let_go:
-        _forking.let_go.pop()()
-
-
-def _after_fork_in_child() -> None:
-    _forking.let_go.clear()  # whatever it would let go on is the parent's
+def _begin_anew() -> None:
     for delivery in list(_alive):
         delivery.after_fork()
 
 
-in_every_child(_after_fork_in_child)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+around_every_fork(_hold)
+in_every_child(_begin_anew)
