@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.accounts import accounts_in
 from tests.delivery.test_processes import goals
 from tests.processes.program import ended, ended_well
 from tests.servers import TrackingServer, answer, refused_port, stall
@@ -16,8 +17,12 @@ import atexit, time
 atexit.register(lambda: print("took", time.monotonic() - began))
 """
 NEVER_RESOLVED = """
-import socket
-socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+import socket, threading
+asked = threading.Event()
+def never(*_, **__):
+    asked.set()
+    time.sleep(60)
+socket.getaddrinfo = never
 """
 BRIEF = """
 retried = threading.Event()
@@ -185,10 +190,14 @@ began = time.monotonic()
     assert took(end.out) < 1.0 + 1.0  # a deadline, and a busy machine
 
 
-def test_a_name_that_nobody_resolves_holds_up_no_exit(tracking_server: TrackingServer) -> None:
-    script = f"{BRIEF}\nbegan = time.monotonic()\nreach(1)"
+@pytest.mark.parametrize("asked", [True, False], ids=["asked before the end", "asked at the end or before"])
+def test_a_name_that_nobody_resolves_holds_up_no_exit(asked: bool, tracking_server: TrackingServer) -> None:
+    """Python 3.12 and newer start no thread at the end, so that ours resolves itself then and gets stuck."""
+    script = f"{BRIEF}\nbegan = time.monotonic()\nreach(1)\n{'assert asked.wait(10)' if asked else ''}"
     end = ended(tracking_server, script, early=LAST + NEVER_RESOLVED, endpoint="http://slow.example/track/")
 
     assert end.code == 0
     assert took(end.out) < 20.0  # it would be 60
-    assert "WARNING Tracking stops: 1 hits accepted, 0 delivered, 1 dropped" in end.err
+    (account,) = accounts_in(end.err)
+    assert account.dropped + account.in_flight == 1
+    assert account.dropped == 1 or not asked
