@@ -201,6 +201,10 @@ class MemoryOutbox:
     async def keep(self, now: float) -> None:
         """Bring what came to safety, where there is such a place."""
 
+    async def next_keep(self) -> float | None:
+        """Return when :meth:`keep` has something to bring, 0 for at once, None if nothing waits for that."""
+        return None
+
     async def leave(self, now: float) -> None:
         """Leave what is not delivered where it is safe, where there is such a place."""
 

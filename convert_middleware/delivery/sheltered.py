@@ -106,6 +106,11 @@ class ShelteredOutbox(MemoryOutbox):
             self._signed = now
             await self._try(_TAKE, self.store.renew, now)
 
+    async def next_keep(self) -> float | None:
+        """See :class:`MemoryOutbox`; a store that failed is tried again in its own time."""
+        due = 0.0 if self._owed or self._unsure else await super().next_due()
+        return None if due is None else max(due, self._failing.get(_PUT, due))
+
     async def leave(self, now: float) -> None:
         """Bring what is left to the store and close it; what is in flight may have left."""
         await self._try(_PUT, self._bring, now, must=True)

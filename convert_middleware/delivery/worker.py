@@ -359,6 +359,10 @@ class Worker:
             due = await self._outbox.next_due()
             if due is not None:
                 limits.append(max(due, self._health.probe_at if self._health.down else due) - self._now())
+        # What came since it was last kept is in memory only, which matters most while the server is down.
+        keep = await self._outbox.next_keep()
+        if keep is not None:
+            limits.append(keep - self._now())
         if self._source is not None and (self._source.pending() or self._outbox.lost):
             limits.append(0.0)
         if self._deliver and self._sender is None:

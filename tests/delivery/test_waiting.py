@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from convert_middleware.delivery import Counts, Entry, HttpxSender, MemoryOutbox, Policy, Worth
+from convert_middleware.delivery.sheltered import ShelteredOutbox
+from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.delivery.worker import LANES, Worker
 from convert_middleware.hooks import Announcer
 from tests.servers import answer
@@ -19,6 +21,8 @@ from tests.servers import answer
 from .conftest import PATIENCE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.servers import TrackingServer
 
 NOW: Final = 1_800_000_000.0
@@ -191,3 +195,73 @@ def test_probes_that_fail_come_ever_more_slowly_and_at_random(tracking_server: T
                 assert len(tracking_server.requests) == number
 
     asyncio.run(story())
+
+
+class Latecomer:
+    """A source that offers a hit when the worker has kept all that came and is about to sleep.
+
+    Args:
+        outbox: Where it offers.
+    """
+
+    def __init__(self, outbox: MemoryOutbox) -> None:
+        self._outbox = outbox
+        self.armed = False
+
+    def pending(self) -> int:
+        self.gather()
+        return 0
+
+    def gather(self) -> None:
+        if self.armed:
+            self.armed = False
+            self._outbox.offer(Entry("n=2", Worth.GOAL, NOW))
+
+    async def bring(self) -> None:
+        """Leave it for later."""
+
+    def finish(self) -> None:
+        """Have nothing left."""
+
+    def withdrew(self, visitor: str, accepted_at: float) -> bool:
+        del visitor, accepted_at
+        return False
+
+
+@pytest.mark.parametrize("deliver", [True, False])
+def test_a_hit_that_comes_when_the_worker_is_about_to_sleep_is_kept_before_that(
+    deliver: bool, tracking_server: TrackingServer, tmp_path: Path
+) -> None:
+    tracking_server.default = BUSY
+    store = SqliteOutbox(tmp_path / "outbox.db", clock=lambda: NOW)
+    outbox = ShelteredOutbox(store, lambda _error: None)
+    source = Latecomer(outbox)
+    worker = Worker(
+        outbox,
+        lambda: HttpxSender(tracking_server.endpoint),
+        Policy(trip_after=1),
+        Announcer((), time.monotonic),
+        lambda: NOW,
+        look_every=3600.0,
+        source=source,
+        deliver=deliver,
+    )
+
+    async def until_asleep_with(hits: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not (worker.sleeping and store.counts().waiting == hits):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)  # a real server answers
+
+    async def story() -> None:
+        running = asyncio.ensure_future(worker.run())
+        outbox.offer(Entry("n=1", Worth.GOAL, NOW))
+        worker.wake()
+        await until_asleep_with(1)  # the server is down by now, if it is asked at all
+        source.armed = True
+        worker.wake()
+        await until_asleep_with(2)
+        worker.stop(time.monotonic())
+        await running
+
+    asyncio.run(story())
+    assert outbox.in_memory() == 0
