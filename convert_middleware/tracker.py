@@ -148,7 +148,7 @@ class Tracker:
         )
         self._delivery = delivery(
             outbox,
-            make_sender(settings.sender, settings.endpoint, self.project_id),
+            make_sender(settings.sender, settings.endpoint, self.project_id, soon=settings.deliver),
             Policy(on_ambiguous=settings.on_ambiguous),
             self.announcer,
             clock,

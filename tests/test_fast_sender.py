@@ -303,6 +303,24 @@ def test_without_the_fast_ones_httpx_is_taken_unless_it_was_asked_for(name: str,
     assert run(WITHOUT, name) == (said, "", 0)
 
 
+LOADED = """
+    import sys
+    from convert_middleware import Settings, Tracker
+
+    tracker = Tracker(Settings(
+        customer_id="1", project_id="2", secret_key="the site's own secret, long enough",
+        endpoint="http://127.0.0.1:9/", sender="httpx", deliver=sys.argv[1] == "yes", outbox=sys.argv[2],
+    ))
+    print("httpcore" in sys.modules)
+    tracker.close()
+"""
+
+
+def test_a_site_that_delivers_has_loaded_its_sender_before_the_first_hit(tmp_path: Path) -> None:
+    assert run(LOADED, "yes", "memory://") == ("True", "", 0)
+    assert run(LOADED, "no", f"sqlite:///{tmp_path}/outbox.db") == ("False", "", 0)
+
+
 # --- the process ------------------------------------------------------------------------------------------
 
 SENDING = """

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from convert_middleware.delivery.senders.httpx_sender import ClientSender, HttpxSender
+from convert_middleware.delivery.senders.httpx_sender import ClientSender, HttpxSender, load
 from convert_middleware.errors import SettingsError, shown
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _PYREQWEST: Final = "convert_middleware.delivery.senders.pyreqwest_sender"
 
 
 def make_sender(
-    sender: str | Callable[[], object], endpoint: str, project_id: int | None = None
+    sender: str | Callable[[], object], endpoint: str, project_id: int | None = None, *, soon: bool = True
 ) -> Callable[[], Sender]:
     """Return what makes the sender; to be called where it will be used.
 
@@ -33,6 +33,8 @@ def make_sender(
             "httpx2"; or a function that returns an ``AsyncClient``.
         endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
         project_id: To whose server a connection is opened ahead, where the library can.
+        soon: Whether it will be used at all. Then the library is loaded now: in the delivery thread that would
+            slow down the first pages, and their hits would wait for it.
 
     Raises:
         SettingsError: There is no sender of that name, or what is asked for is not installed.
@@ -47,6 +49,8 @@ def make_sender(
         fast = _load_httptools(must=sender == "httptools")
         if fast is not None:
             return partial(fast, endpoint, project_id)
+    if soon:
+        load(sender)
     return partial(HttpxSender, endpoint, sender)
 
 
