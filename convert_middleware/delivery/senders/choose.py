@@ -33,8 +33,8 @@ def make_sender(
             "httpx2"; or a function that returns an ``AsyncClient``.
         endpoint: URL up to the ``?``; ``{project_id}`` in it stands for the hit's own project.
         project_id: To whose server a connection is opened ahead, where the library can.
-        soon: Whether it will be used at all. Then the library is loaded now: in the delivery thread that would
-            slow down the first pages, and their hits would wait for it.
+        soon: Whether it will be used at all. Then the library is loaded now: in the delivery thread that
+            would slow down the first pages, and their hits would wait for it.
 
     Raises:
         SettingsError: There is no sender of that name, or what is asked for is not installed.
