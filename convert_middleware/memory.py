@@ -18,29 +18,19 @@ REMEMBERED_FOR: Final = 1800.0  # seconds
 
 
 class Memory:
-    """The latest states of visitors, and the cookies this process wrote.
+    """The latest states of visitors.
 
     A state is kept as the text of its cookie: one object, where a state read has fifty.
     """
 
     def __init__(self) -> None:
         self._states: Recent[str, tuple[float, bytes]] = Recent(REMEMBERED)
-        self._written: Recent[bytes, int] = Recent(REMEMBERED)  # when each expires
         # Reentrant: a garbage collection in the midst of it may run a destructor that records something.
         self._lock = threading.RLock()
 
     def after_fork(self) -> None:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
-
-    def wrote(self, text: bytes, expires: int) -> None:
-        """Take note that a cookie was written; reading it again needs no second look at its signature."""
-        self._written.put(text, expires)
-
-    def read(self, text: bytes, now: float) -> Visitor | None:
-        """Return the state of a cookie that this process wrote, None if it does not know it."""
-        expires = self._written.get(text)
-        return state_of(text) if expires is not None and now <= expires else None
 
     def complete(self, visitor: Visitor, text: bytes | None, now: float) -> tuple[Visitor, bytes | None]:
         """Return a state with what is remembered of the visitor, and a text that holds just that.

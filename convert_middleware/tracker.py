@@ -329,9 +329,7 @@ class Tracker:
                     goals=evicted.goals,
                 )
             )
-        expires = issued_at + options.max_age
-        self._memory.wrote(text, expires)
-        return text, max(1, expires - now), evicted is None
+        return text, max(1, issued_at + options.max_age - now), evicted is None
 
     # --- for the pages --------------------------------------------------------------------------------
 
@@ -416,9 +414,8 @@ class Tracker:
         """Return the state in each that is valid, and whether an old key had signed it; count the others."""
         found: list[tuple[Visitor, bool]] = []
         for text in cookies:
-            visitor = self._memory.read(text, now)
             try:
-                found.append(self._cookies.read(text, now) if visitor is None else (visitor, False))
+                found.append(self._cookies.read(text, now))
             except RejectedError as error:
                 with self._lock:
                     self._rejected[error.reason] += 1
