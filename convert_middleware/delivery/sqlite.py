@@ -7,22 +7,16 @@ delivery thread; requests never touch it.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
-import sqlite3
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeVar
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Final
 
-from convert_middleware.delivery.forks import around_every_fork, in_every_child
 from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
-from convert_middleware.delivery.sqlite_file import BUSY, is_broken, is_locked, name_of, open_file
+from convert_middleware.delivery.sqlite_shared import SharedFile
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
     BURY,
@@ -44,23 +38,25 @@ from convert_middleware.delivery.sqlite_step import (
     Flight,
     Step,
 )
-from convert_middleware.errors import LockedError, OutboxError, SettingsError
+from convert_middleware.errors import OutboxError
+
+if TYPE_CHECKING:
+    import os
+    import sqlite3
 
 __all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
 
 MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
 PATIENCE: Final = 0.5  # seconds to wait for another process that writes; it does so for milliseconds
-_AT_A_TIME: Final = 0.02  # seconds of it in which the event loop stands still, then as many in which not
 _RECEIPTS: Final = 1_000  # receipts kept before somebody looks which hits others took
 _LEFT: Final = 1.0  # seconds since the last sign of life of a process that says it leaves
 _FORGOTTEN: Final = 86_400.0  # seconds after which a process that may come back has not come back
 _VICTIMS: Final = 1000  # hits found together when room runs out; finding them reads the whole table
 _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
-T = TypeVar("T")
 
 
-class SqliteOutbox:
+class SqliteOutbox(SharedFile):
     """The outbox of all processes of a machine that name the same file.
 
     Ends of hits are written together with the next batch put or taken, or by :meth:`commit`. Whatever fails
@@ -96,36 +92,17 @@ class SqliteOutbox:
         repeat_expired: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100 - SQLite takes text, and cwd may change
         self._max_hits = max_hits
         self._max_bytes = max_bytes
         self._max_dead = max_dead
         self._lease = lease
-        self._busy = busy
         self._repeat_expired = repeat_expired
         self._clock = clock
-        self._aside: list[str] = []  # broken files, by the names they have now
-        self._say_aside: Callable[[str], None] | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._pid = os.getpid()
-        self._barred = False
-        with suppress(OutboxError):  # whoever uses it first hears of that
-            open_file(self._path, say_aside=self._note_aside).close()
-        self.after_fork()
-        _OPEN.add(self)
+        super().__init__(path, busy=busy)
 
     def after_fork(self) -> None:
         """Begin with an account of one's own: in a forked child what was here belongs to the parent."""
-        if self._connection is not None and self._pid != os.getpid():
-            # The fork went past the hook that closes the file. SQLite must neither use nor close it here
-            # (https://www.sqlite.org/howtocorrupt.html, 2.6).
-            _inherited.append(self._connection)
-            self._barred = True
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._connection = None
-        self._identity: tuple[int, int] | None = None
-        self._thorough = False
+        super().after_fork()
         self._file = 0
         self._cursor = 0  # no fresh hit has this id or a lower one
         self._me = secrets.randbits(62)
@@ -141,17 +118,6 @@ class SqliteOutbox:
         self._shown = Counts()
         self._page = self._shown, self._flying
         self.lost: deque[object] = deque()  # receipts of hits that were not counted and never will be
-
-    @property
-    def set_aside(self) -> int:
-        """How many broken files were renamed so far."""
-        return len(self._aside)
-
-    def on_set_aside(self, say: Callable[[str], None]) -> None:
-        """Have somebody told of every broken file, by its new name, also of those renamed so far."""
-        self._say_aside = say
-        for name in self._aside:
-            say(name)
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -304,16 +270,6 @@ class SqliteOutbox:
         await self._patiently("close", self._leave_no_account)
         self.disconnect()
 
-    def disconnect(self) -> None:
-        """Close the file; the next call opens it again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def __del__(self) -> None:
-        with suppress(AttributeError, sqlite3.Error):
-            self.disconnect()
-
     @asynccontextmanager
     async def _step(self, doing: str) -> AsyncIterator[Step]:
         """Do something in one transaction, together with what ended since the last one.
@@ -346,18 +302,6 @@ class SqliteOutbox:
         finally:
             self._lock.release()
 
-    async def _patiently(self, doing: str, do: Callable[[], T]) -> T:
-        """Return what it returns; while another process keeps the file to itself the loop goes on."""
-        deadline = time.monotonic() + self._busy
-        while True:
-            try:
-                with self._lock, self._faults(doing):
-                    return do()
-            except LockedError:
-                if time.monotonic() >= deadline:
-                    raise
-            await asyncio.sleep(_AT_A_TIME)
-
     async def _put_back(self, entries: list[tuple[Entry, float]]) -> None:
         """Let hits in flight wait again."""
         async with self._step("take hits back") as step:
@@ -381,13 +325,6 @@ class SqliteOutbox:
         return await self._patiently("look for hits", look)
 
     # Below, the lock is held.
-
-    def _begin_alone(self) -> sqlite3.Connection:
-        """Begin a transaction, and hold the lock once more until it ends."""
-        connection = self._connected()
-        connection.execute("BEGIN IMMEDIATE")
-        self._lock.acquire()
-        return connection
 
     def _leave_no_account(self) -> None:
         self._connected().execute(LEAVE_NO_ACCOUNT, (self._me,))
@@ -418,55 +355,12 @@ class SqliteOutbox:
             self._clock() + self._lease, ceded=mine[2],
         )  # fmt: skip
 
-    @contextmanager
-    def _faults(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            if self._connection is not None and self._connection.in_transaction:
-                with suppress(sqlite3.Error):  # SQLite has rolled back of its own accord after some errors
-                    self._connection.execute("ROLLBACK")
-            self._victims.clear()
-            if not isinstance(error, sqlite3.Error):
-                raise
-            if is_broken(error):
-                self._lose_file()
-            kind = LockedError if is_locked(error) else OutboxError
-            raise kind(self._path, doing, name_of(error)) from error
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None and self._identity == _identity(self._path):
-            return self._connection
-        if self._barred:
-            raise OutboxError(
-                self._path, "open", "this process was forked past Python's hooks while it was open"
-            )
-        if self._connection is not None:
-            self._lose_file()
-            raise OutboxError(self._path, "find its file", "it is gone")
-        try:
-            self._connection = open_file(
-                self._path, busy=_AT_A_TIME, thorough=self._thorough, say_aside=self._note_aside
-            )
-        except SettingsError as error:
-            raise OutboxError(self._path, "open", error.reason) from error
-        found = _identity(self._path)
-        if self._identity not in (None, found):
-            self._lose_file()
-            raise OutboxError(self._path, "find its file", "another one is in its place")
-        self._identity, self._thorough = found, False
-        return self._connection
-
-    def _note_aside(self, name: str) -> None:
-        self._aside.append(name)
-        if self._say_aside is not None:
-            self._say_aside(name)
+    def _failed(self) -> None:
+        self._victims.clear()
 
     def _lose_file(self) -> None:
         """Leave a file that is gone or broken, and count what waited in it as dropped."""
-        with suppress(sqlite3.Error):
-            self.disconnect()
-        self._identity, self._thorough = None, True
+        super()._lose_file()
         self._file += 1
         self._cursor = self._held = 0
         self._victims.clear()
@@ -566,29 +460,6 @@ class SqliteOutbox:
         self._page = self._shown, flying
 
 
-_OPEN: Final[WeakSet[SqliteOutbox]] = WeakSet()
-_inherited: list[sqlite3.Connection] = []
-
-
-def _hold() -> Iterator[Callable[[], None]]:
-    """Close all files: a child that inherits an open one shares its locks without the system knowing."""
-    for outbox in list(_OPEN):
-        lock = outbox._lock  # noqa: SLF001 - it is the class's own module
-        if lock.acquire(timeout=BUSY):
-            with suppress(sqlite3.Error):
-                outbox.disconnect()
-            yield lock.release
-
-
-def _begin_anew() -> None:
-    for outbox in list(_OPEN):
-        outbox.after_fork()
-
-
-around_every_fork(_hold)
-in_every_child(_begin_anew)
-
-
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
@@ -596,11 +467,3 @@ def _size(text: str) -> int:
 def _last_id(connection: sqlite3.Connection) -> int:
     found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'hits'").fetchone()
     return found[0] if found else 0
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a third of the price of Path, and asked for with every batch
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
