@@ -66,5 +66,5 @@ def test_where_a_file_may_only_be_read_memory_takes_over_until_it_may_be_written
     ) == [*range(1, 24)]
     said = [line for line in end.err.splitlines() if line.startswith(("WARNING", "ERROR"))]
     assert [line.partition(" ")[0] for line in said] == ["ERROR", "WARNING"], said
-    assert said[0].endswith(": Permission denied. Hits wait in memory meanwhile.")
+    assert said[0].endswith(": Permission denied. Hits wait in memory meanwhile."), said
     assert said[1] == "WARNING The outbox works again."
