@@ -92,9 +92,9 @@ class ConvertMiddleware:
                 return
             name = other
         scope[_INSTALLED] = (*installed, (self._project_id, name))
-        exchange = _Exchange(self.tracker, scope, send, name)
+        exchange = _Exchange(self.tracker, scope, name)
         try:
-            await self.app(scope, receive, exchange.send)
+            await self.app(scope, receive, partial(exchange.pass_on, send))
         finally:
             exchange.finish()
             scope[_INSTALLED] = installed
@@ -150,21 +150,23 @@ class ConvertMiddleware:
 
 
 class _Exchange(DoorPage):
-    """One request and its response, or one WebSocket."""
+    """One request and its response, or one WebSocket.
 
-    __slots__ = ("_asked", "_name", "_presents", "_secure", "_send", "_token", "_tracker", "_trailers")
+    It is in the scope, so it keeps neither that nor the server's ``send``, which leads there as well: a cycle
+    for every request would be the garbage collector's to find, and every page would wait for that.
+    """
 
-    def __init__(self, tracker: Tracker, scope: Scope, send: Send, name: bytes) -> None:
+    __slots__ = ("_asked", "_name", "_presents", "_secure", "_token", "_tracker", "_trailers")
+
+    def __init__(self, tracker: Tracker, scope: Scope, name: bytes) -> None:
         super().__init__(tracker)
         self._tracker = tracker
-        self._send = send
         self._name = name
         self._trailers = False
         get = scope.get
         method = get("method", "GET")  # a WebSocket has none
         self._presents = method not in PRESENTS_NOTHING
         self._secure = get("scheme") in _SECURE
-        # What decides is kept and not the scope: that one leads back to here, and so to a cycle.
         self._asked: tuple[str, str, bytes, Iterable[tuple[bytes, bytes]]] = (
             method,
             get("path", ""),
@@ -189,17 +191,22 @@ class _Exchange(DoorPage):
         """See :class:`~convert_middleware.nesting.DoorPage`."""
         return Asked.of(*self._asked[1:])
 
-    async def send(self, message: Message) -> None:
-        """Pass a message on to the server."""
+    async def pass_on(self, send: Send, message: Message) -> None:
+        """Pass a message on to the server.
+
+        Args:
+            send: The server's.
+            message: The application's.
+        """
         kind = message["type"]
         if kind in _STARTS and not self.begun:
             status = message.get("status", 0)
             if status in _INFORMATIONAL:  # the response is still to come
-                await self._send(message)
+                await send(message)
                 return
             message, saved = self._start(kind, status, message)
             self.begun = True
-            await self._send(message)
+            await send(message)
             self.shown = self._presents
             if saved is not None:
                 self.saved(*saved)
@@ -207,7 +214,7 @@ class _Exchange(DoorPage):
         last = kind in _ENDS and self._ends(kind, message)
         if last and self.ahead:
             self._tracker.remember(self)
-        await self._send(message)
+        await send(message)
         if last and self.dirty:
             self._complete()
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery import Receipt, Recent
+from convert_middleware.delivery import EXPOSURE, GOAL, TRANSACTION, Receipt, Recent
 from convert_middleware.errors import ConvertError
 from convert_middleware.visitor import News, unchecked
 
@@ -279,14 +279,12 @@ class Writer:
         visitor_id, claim = visitor.visitor_id, self._ledger.claim
         try:
             if experiments:
-                experiments = [key for key in experiments if claim((visitor_id, "exposure", key), now)]
+                experiments = [key for key in experiments if claim(visitor_id, EXPOSURE, key, now)]
             if goals:
-                goals = [key for key in goals if claim((visitor_id, "goal", key), now)]
+                goals = [key for key in goals if claim(visitor_id, GOAL, key, now)]
             if transactions:
                 transactions = [
-                    each
-                    for each in transactions
-                    if claim((visitor_id, "transaction", each.transaction_id), now)
+                    each for each in transactions if claim(visitor_id, TRANSACTION, each.transaction_id, now)
                 ]
             owed = self._ledger.make_good(visitor_id, now) if self._ledger.owes_anybody else None
             self._compose(unchecked(News, (visitor, experiments, goals, transactions)), owed, now)
@@ -301,8 +299,10 @@ class Writer:
         granted, owed = answer
         paid = {key for key, _ in granted.transactions}
         try:
-            for claim in granted.claims():
-                self._ledger.claim(claim, now)  # for times when the process has to decide alone
+            for kind, key in granted.claims():
+                self._ledger.claim(
+                    granted.visitor_id, kind, key, now
+                )  # for times when the process has to decide alone
             transactions = [each for each in news.transactions if each.transaction_id in paid]
             self._compose(News(news.visitor, granted.experiments, granted.goals, transactions), owed, now)
         except Exception as error:  # noqa: BLE001 - as above

@@ -4,7 +4,7 @@ from convert_middleware.delivery.ledger import Ledger, Recent
 from convert_middleware.delivery.opening import open_outbox, shared_ledger_of
 from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth
 from convert_middleware.delivery.policy import Policy
-from convert_middleware.delivery.receipt import Receipt
+from convert_middleware.delivery.receipt import EXPOSURE, GOAL, TRANSACTION, Receipt
 from convert_middleware.delivery.redis_streams import RedisOutbox
 from convert_middleware.delivery.senders import Sender
 from convert_middleware.delivery.senders.httpx_sender import ClientSender, HttpxSender
@@ -13,6 +13,9 @@ from convert_middleware.delivery.sqlite import SqliteOutbox
 from convert_middleware.delivery.thread import Delivery
 
 __all__ = [
+    "EXPOSURE",
+    "GOAL",
+    "TRANSACTION",
     "ClientSender",
     "Counts",
     "Delivery",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Final, Generic, TypeVar
 
-from convert_middleware.delivery.receipt import Claim, Receipt
+from convert_middleware.delivery.receipt import EXPOSURE, GOAL, TRANSACTION, Receipt
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -75,13 +75,16 @@ class Recent(Generic[K, V]):
 class Ledger:
     """The claims of one process.
 
+    A claim is kept as text with its time as a float, and not as tuples: the garbage collector looks at every
+    one of those again and again, and pages wait for it.
+
     Args:
         size: How many claims are remembered at least; the oldest are forgotten first.
         max_age: Seconds a claim is remembered.
     """
 
     def __init__(self, size: int = MAX_CLAIMS, max_age: float = MAX_CLAIM_AGE) -> None:
-        self._claims: Recent[tuple[object, ...], tuple[float]] = Recent(size)
+        self._claims: Recent[str, float] = Recent(size)  # when each was made
         self._max_age = max_age
         self.after_fork()
 
@@ -91,16 +94,24 @@ class Ledger:
         self.owes_anybody = False  # so that hardly anybody has to be looked for
         self._lock = threading.RLock()  # reentrant, for destructors that record while it is held
 
-    def claim(self, claim: Claim, now: float) -> bool:
-        """Return True to the first who asks. Never blocks; safe from any thread."""
-        mine = (now,)
+    def claim(self, visitor_id: str, kind: str, key: int | str, now: float) -> bool:
+        """Return True to the first who asks. Never blocks; safe from any thread.
+
+        Args:
+            visitor_id: The visitor.
+            kind: What is claimed: EXPOSURE, GOAL or TRANSACTION.
+            key: Of which id.
+            now: Seconds since the epoch.
+        """
+        claim = f"{visitor_id}:{kind}{key}"
+        mine = now + 0.0  # a number of its own, told from an equal one by its identity
         found = self._claims.first(claim, mine)
         if found is mine:
             return True
-        if now - found[0] <= self._max_age:
+        if now - found <= self._max_age:
             return False
         # Run out: of those who see that, the first to claim this very renewal.
-        if self._claims.first((*claim, found), mine) is not mine:
+        if self._claims.first(f"{claim} {found}", mine) is not mine:
             return False
         self._claims.put(claim, mine)
         return True
@@ -118,8 +129,8 @@ class Ledger:
 
     def release(self, receipt: Receipt) -> None:
         """Take claims back that others look after."""
-        for claim in receipt.claims():
-            self._claims.forget(claim)
+        for kind, key in receipt.claims():
+            self._claims.forget(f"{receipt.visitor_id}:{kind}{key}")
 
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
@@ -141,11 +152,9 @@ class Ledger:
             return None
         return Receipt(
             visitor_id,
-            tuple([key for key in owed.experiments if self.claim((visitor_id, "exposure", key), now)]),
-            tuple([key for key in owed.goals if self.claim((visitor_id, "goal", key), now)]),
-            tuple(
-                [paid for paid in owed.transactions if self.claim((visitor_id, "transaction", paid[0]), now)]
-            ),
+            tuple([key for key in owed.experiments if self.claim(visitor_id, EXPOSURE, key, now)]),
+            tuple([key for key in owed.goals if self.claim(visitor_id, GOAL, key, now)]),
+            tuple([paid for paid in owed.transactions if self.claim(visitor_id, TRANSACTION, paid[0], now)]),
         )
 
     def forget(self, visitor_id: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from convert_middleware.model import Transaction
 
-Claim = tuple[str, str, int | str]  # visitor id, kind, id
+# What a visitor can claim, as ledgers write it before an id.
+EXPOSURE: Final = "e"
+GOAL: Final = "g"
+TRANSACTION: Final = "t"
 
 
 class Receipt(NamedTuple):
@@ -25,11 +28,11 @@ class Receipt(NamedTuple):
     goals: tuple[int, ...] = ()
     transactions: tuple[tuple[str, object], ...] = ()
 
-    def claims(self) -> list[Claim]:
-        """Return the claims."""
-        claims: list[Claim] = [(self.visitor_id, "exposure", key) for key in self.experiments]
-        claims += [(self.visitor_id, "goal", key) for key in self.goals]
-        claims += [(self.visitor_id, "transaction", key) for key, _ in self.transactions]
+    def claims(self) -> list[tuple[str, int | str]]:
+        """Return kind and id of each claim."""
+        claims: list[tuple[str, int | str]] = [(EXPOSURE, key) for key in self.experiments]
+        claims += [(GOAL, key) for key in self.goals]
+        claims += [(TRANSACTION, key) for key, _ in self.transactions]
         return claims
 
     def merge(self, other: Receipt) -> Receipt:

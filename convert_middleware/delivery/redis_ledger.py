@@ -9,7 +9,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from convert_middleware.delivery.ledger import MAX_CLAIM_AGE, MAX_OWED
-from convert_middleware.delivery.receipt import Receipt
+from convert_middleware.delivery.receipt import EXPOSURE, GOAL, TRANSACTION, Receipt
 from convert_middleware.errors import OutboxError, UnansweredError
 
 if TYPE_CHECKING:
@@ -119,16 +119,16 @@ class RedisLedger:
 
 def _fields(receipt: Receipt) -> list[tuple[str, object]]:
     """Return the claims as Redis names them, each with what it claims."""
-    fields: list[tuple[str, object]] = [(f"e{key}", key) for key in receipt.experiments]
-    fields += [(f"g{key}", key) for key in receipt.goals]
-    fields += [(f"t{paid[0]}", paid) for paid in receipt.transactions]
+    fields: list[tuple[str, object]] = [(f"{EXPOSURE}{key}", key) for key in receipt.experiments]
+    fields += [(f"{GOAL}{key}", key) for key in receipt.goals]
+    fields += [(f"{TRANSACTION}{paid[0]}", paid) for paid in receipt.transactions]
     return fields
 
 
 def _part(receipt: Receipt, granted: set[str]) -> Receipt:
     return Receipt(
         receipt.visitor_id,
-        tuple([key for key in receipt.experiments if f"e{key}" in granted]),
-        tuple([key for key in receipt.goals if f"g{key}" in granted]),
-        tuple([paid for paid in receipt.transactions if f"t{paid[0]}" in granted]),
+        tuple([key for key in receipt.experiments if f"{EXPOSURE}{key}" in granted]),
+        tuple([key for key in receipt.goals if f"{GOAL}{key}" in granted]),
+        tuple([paid for paid in receipt.transactions if f"{TRANSACTION}{paid[0]}" in granted]),
     )
