@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from convert_middleware.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAX_AGE: Final = 395 * 86_400  # seconds; 13 months
 _MAX_MAX_AGE: Final = 400 * 86_400  # RFC 6265bis, section 5.5: user agents cap a cookie's life at 400 days
@@ -37,12 +38,22 @@ def find(header: bytes, name: bytes) -> list[bytes]:
         stop = header.find(b";", end)
         value = header[end + 1 :] if stop < 0 else header[end + 1 : stop]
         return [value.strip(b" \t").strip(b'"')]
-    values = []
-    for pair in header[:_HEADER_READ].split(b";"):
-        key, equals, value = pair.partition(b"=") if name in pair else (b"", b"", b"")
+    return list(islice(_values(header[:_HEADER_READ], name), _COOKIES_READ))
+
+
+def _values(header: bytes, name: bytes) -> Iterator[bytes]:
+    """Yield the values of the cookies called ``name``, looking only at pairs that hold the name."""
+    first = 0  # where it is not known yet what is a pair
+    while (start := header.find(name, first)) >= 0:
+        first = max(first, header.rfind(b";", first, start) + 1)
+        end = header.find(b";", start)
+        pair = header[first:] if end < 0 else header[first:end]
+        key, equals, value = pair.partition(b"=")
         if equals and key.strip(b" \t") == name:
-            values.append(value.strip(b" \t").strip(b'"'))
-    return values[:_COOKIES_READ]
+            yield value.strip(b" \t").strip(b'"')
+        if end < 0:
+            return
+        first = end + 1
 
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}", re.ASCII)  # RFC 6265, section 4.1.1

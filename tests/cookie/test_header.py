@@ -90,6 +90,15 @@ def test_any_bytes_around_our_cookie_leave_it_readable(before: bytes, after: byt
     assert OURS in find(before + b"; convert_visitor=" + OURS + b"; " + after, NAME)
 
 
+@given(st.lists(st.sampled_from([b"n", b"nn", b"=", b";", b" ", b"\t", b'"', b"x", b"; "]), max_size=30))
+def test_a_cookie_is_a_pair_between_semicolons_whose_key_is_the_name(pieces: list[bytes]) -> None:
+    header = b"".join(pieces)
+    pairs = [pair.partition(b"=") for pair in header.split(b";")]
+    values = [value for key, equals, value in pairs if equals and key.strip(b" \t") == b"n"]
+
+    assert find(header, b"n") == [value.strip(b" \t").strip(b'"') for value in values][:8]
+
+
 @pytest.mark.parametrize(
     ("attribute", "options"),
     [
