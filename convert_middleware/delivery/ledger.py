@@ -111,7 +111,7 @@ class Ledger:
         if now - found <= self._max_age:
             return False
         # Run out: of those who see that, the first to claim this very renewal.
-        if self._claims.first(f"{claim} {found}", mine) is not mine:
+        if self._claims.first(f"{found} {claim}", mine) is not mine:
             return False
         self._claims.put(claim, mine)
         return True
