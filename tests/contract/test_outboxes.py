@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 import pytest
 from hypothesis import settings
@@ -49,6 +49,7 @@ def sqlite(max_hits: int, max_bytes: int) -> SqliteOutbox:
     folder = TemporaryDirectory()
     outbox = SqliteOutbox(f"{folder.name}/outbox.db", max_hits=max_hits, max_bytes=max_bytes)
     finalize(outbox, folder.cleanup)
+    FILES.add(outbox)
     return outbox
 
 
@@ -102,6 +103,7 @@ every_outbox = pytest.mark.parametrize("kind", OUTBOXES, ids=str)
 SERVERS: Final[list[RedisServer]] = []
 NUMBERS: Final = count()
 OPEN: Final[list[RedisOutbox]] = []
+FILES: Final[WeakSet[SqliteOutbox]] = WeakSet()
 LOOP: Final = asyncio.Runner()
 
 
@@ -115,8 +117,15 @@ def _redis() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
+    close_files()
     while OPEN:
         LOOP.run(OPEN.pop().close())
+
+
+def close_files() -> None:
+    """Close the files of outboxes, should one live on in a cycle such as that of an error with its frames."""
+    for outbox in list(FILES):
+        outbox.disconnect()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -321,6 +330,9 @@ class Machine(RuleBasedStateMachine):
         self.now = NOW
         self.flying: list[Entry] = []
         self.accepted = 0
+
+    def teardown(self) -> None:
+        close_files()
 
     @rule(texts=st.lists(st.integers(1, 25), max_size=4), worth=st.sampled_from(Worth))
     def put(self, texts: list[int], worth: Worth) -> None:
