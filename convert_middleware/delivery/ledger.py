@@ -103,7 +103,7 @@ class Ledger:
             key: Of which id.
             now: Seconds since the epoch.
         """
-        claim = f"{visitor_id}:{kind}{key}"
+        claim = _text(visitor_id, kind, key)
         mine = now + 0.0  # a number of its own, told from an equal one by its identity
         found = self._claims.first(claim, mine)
         if found is mine:
@@ -130,7 +130,7 @@ class Ledger:
     def release(self, receipt: Receipt) -> None:
         """Take claims back that others look after."""
         for kind, key in receipt.claims():
-            self._claims.forget(f"{receipt.visitor_id}:{kind}{key}")
+            self._claims.forget(_text(receipt.visitor_id, kind, key))
 
     def owes(self, visitor_id: str) -> bool:
         """Tell whether a hit of this visitor was lost and not made good yet."""
@@ -161,3 +161,7 @@ class Ledger:
         """Owe a visitor nothing any more."""
         with self._lock:
             self._owed.forget(visitor_id)
+
+
+def _text(visitor_id: str, kind: str, key: int | str) -> str:
+    return f"{visitor_id}:{kind}{key}"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-LONGEST: Final = 2.0  # seconds that a fork waits at most; the imports of the first hit are the longest work
+LONGEST: Final = 2.0  # seconds that a fork waits at most; what a sender loads when it opens takes longest
 
 
 class ForkGate:

@@ -101,7 +101,7 @@ class RedisLedger:
         asked |= {
             "age": self._max_age,
             "visitors": [receipt.visitor_id for receipt in about],
-            "fields": [[field for field, _ in _fields(receipt)] for receipt in about],
+            "fields": [[f"{kind}{key}" for kind, key in receipt.claims()] for receipt in about],
         }
         keys = [self._link.key(f"claims:{receipt.visitor_id}") for receipt in about]
         try:
@@ -115,14 +115,6 @@ class RedisLedger:
             self._changes = visitors["changes"]
         result: dict[str, Any] = answer
         return result
-
-
-def _fields(receipt: Receipt) -> list[tuple[str, object]]:
-    """Return the claims as Redis names them, each with what it claims."""
-    fields: list[tuple[str, object]] = [(f"{EXPOSURE}{key}", key) for key in receipt.experiments]
-    fields += [(f"{GOAL}{key}", key) for key in receipt.goals]
-    fields += [(f"{TRANSACTION}{paid[0]}", paid) for paid in receipt.transactions]
-    return fields
 
 
 def _part(receipt: Receipt, granted: set[str]) -> Receipt:

@@ -38,13 +38,10 @@ from convert_middleware.delivery.sqlite_step import (
     Flight,
     Step,
 )
-from convert_middleware.errors import OutboxError
 
 if TYPE_CHECKING:
     import os
     import sqlite3
-
-__all__ = ["LEASE", "MAX_DEAD", "OutboxError", "SqliteOutbox"]
 
 MAX_DEAD: Final = 10_000  # dead letters kept
 LEASE: Final = 30.0  # seconds without a sign of life after which a process counts as dead
@@ -59,9 +56,7 @@ _AT_ONCE: Final = 1e-9  # a retry that is due; 0 stands for fresh hits
 class SqliteOutbox(SharedFile):
     """The outbox of all processes of a machine that name the same file.
 
-    Ends of hits are written together with the next batch put or taken, or by :meth:`commit`. Whatever fails
-    raises :class:`~convert_middleware.delivery.sqlite_file.OutboxError` and did not happen; the next call
-    tries again, with a new file if the old one is gone or broken.
+    Ends of hits are written together with the next batch put or taken, or by :meth:`commit`.
 
     Args:
         path: The file; made if there is none.

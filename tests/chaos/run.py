@@ -113,7 +113,7 @@ def run(seed: int, kind: str, *, seconds: float, patience: float) -> Figures:
                 ):
                     time.sleep(dice.uniform(0.2, 1.2))  # load goes on meanwhile, as long as the dice say
                     if crowd.kill_one(dice):
-                        time.sleep(_DYING)
+                        time.sleep(_DYING)  # nothing tells when it has done its last
                         held |= store.held()
                     crowd.tend()
             server.calm()

@@ -149,7 +149,7 @@ def test_a_signal_under_load_loses_nothing(number: signal.Signals, tracking_serv
             print(counts.waiting + counts.in_flight, counts.waiting > 400, flush=True)
             threading.Event().wait(30)
         except KeyboardInterrupt:
-            pass
+            pass  # as a server that ends in order then
     """
     with running(tracking_server, script) as process:
         assert process.stdout is not None
@@ -248,7 +248,7 @@ def test_a_fork_while_the_first_hits_load_what_they_need_sends_each_once(
 ) -> None:
     script = f"""
         reach(1, 2, 3)
-        time.sleep({moment})  # how far the imports get is what differs
+        time.sleep({moment})  # how far the thread gets is what differs
         child = os.fork()
         if not child:
             reach(10)

@@ -14,7 +14,8 @@ PATIENCE: Final = 30.0  # seconds a process gets to end
 _START: Final = """
 import asyncio, os, resource, signal, sys, time
 from convert_middleware.delivery import Entry, Worth
-from convert_middleware.delivery.sqlite import OutboxError, SqliteOutbox
+from convert_middleware.delivery.sqlite import SqliteOutbox
+from convert_middleware.errors import OutboxError
 
 PATH = sys.argv[1]
 loop = asyncio.new_event_loop()

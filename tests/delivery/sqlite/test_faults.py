@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from convert_middleware.delivery import Counts, Entry, Worth
-from convert_middleware.delivery.sqlite import OutboxError, SqliteOutbox
-from convert_middleware.errors import SettingsError
+from convert_middleware.delivery.sqlite import SqliteOutbox
+from convert_middleware.errors import OutboxError, SettingsError
 from tests.delivery.sqlite.children import child
 
 T = TypeVar("T")
