@@ -36,12 +36,19 @@ def fit(hit: Hit, limit: int) -> tuple[list[Hit], int]:
     if excess <= 0:
         return [hit], 0
     slim, excess = _without_history(hit, excess)
-    requests = [slim] if excess <= 0 else list(_split_new(hit, limit))
-    return requests, _pieces([hit]) - _pieces(requests)
+    if excess <= 0:
+        return [slim], _pieces(hit) - _pieces(slim)
+    requests = list(_split_new(hit, limit))
+    return requests, _pieces(hit) - _different_pieces(requests)
 
 
-def _pieces(requests: list[Hit]) -> int:
-    """Count the goals, triplets and goals of triplets that these requests tell."""
+def _pieces(hit: Hit) -> int:
+    """Count the goals, triplets and goals of triplets that a hit tells."""
+    return len(hit.goals) + sum([1 + len(triplet.goals) for triplet in hit.exposures])
+
+
+def _different_pieces(requests: list[Hit]) -> int:
+    """Count what several requests tell, what they repeat but once."""
     goals: set[int] = set()
     triplets: dict[int, set[int]] = {}
     for request in requests:
@@ -81,21 +88,22 @@ def _without_history(hit: Hit, excess: int) -> tuple[Hit, int]:
 def _without_earlier_goals(hit: Hit, excess: int) -> tuple[tuple[Exposure, ...], int]:
     """Return the earlier triplets without as many of their earlier goals as needed, and the excess then."""
     new, triplets = hit.goals[: hit.new_goals], hit.exposures[hit.new_exposures :]
-    lost: list[set[int]] = [set() for _ in triplets]
+    left = [set(triplet.goals) for triplet in triplets]
     # A further transaction's hit lists no goals; their order is that of the oldest triplets, which saw most.
     known = dict.fromkeys(chain(hit.goals, *[triplet.goals for triplet in triplets]))
     for goal in [goal for goal in known if goal not in new]:
         if excess <= 0:
             break
-        for triplet, gone in zip(triplets, lost, strict=True):
-            if excess > 0 and goal in triplet.goals:
-                excess -= len(f".{goal}")
-                gone.add(goal)
+        size = len(f".{goal}")
+        for goals in left:
+            if excess > 0 and goal in goals:
+                excess -= size
+                goals.remove(goal)
     slim = [
-        triplet._replace(goals=tuple([goal for goal in triplet.goals if goal not in gone]))
-        if gone
-        else triplet
-        for triplet, gone in zip(triplets, lost, strict=True)
+        triplet
+        if len(goals) == len(triplet.goals)
+        else triplet._replace(goals=tuple(filter(goals.__contains__, triplet.goals)))
+        for triplet, goals in zip(triplets, left, strict=True)
     ]
     return tuple(slim), excess
 

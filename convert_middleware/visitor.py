@@ -7,13 +7,16 @@ nothing. This module knows the counting rules (DESIGN, section 5) and nothing of
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import compress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from convert_middleware.model import Exposure, Hit, Transaction
 
+T = TypeVar("T")
 Column = tuple[int, ...]
 unchecked: Final = tuple.__new__  # makes a named tuple of values that are right already
 
@@ -151,15 +154,11 @@ class Visitor(NamedTuple):
 
     def triplets(self) -> list[Exposure]:
         """Return what was presented, each with the goals it is credited with."""
-        credited, goals = self.credited, self.goals
-        pairs = zip(self.experiments, self.variations, strict=True)
+        fired = fired_for(self.goals, self.credited, len(self.experiments))
         # Every id was checked when it was recorded, so these are made without checking them again.
-        everything = (1 << len(self.experiments)) - 1
-        if credited.count(everything) == len(credited):  # as when all goals were reached after all exposures
-            return [unchecked(Exposure, (key, variation, goals)) for key, variation in pairs]
         return [
-            unchecked(Exposure, (key, variation, tuple(compress(goals, map((1 << i).__and__, credited)))))
-            for i, (key, variation) in enumerate(pairs)
+            unchecked(Exposure, triplet)
+            for triplet in zip(self.experiments, self.variations, fired, strict=True)
         ]
 
     def with_browser(self, exposures: Iterable[Exposure], goals: Sequence[int]) -> Visitor:
@@ -247,6 +246,34 @@ def _earliest(mine: Column, my_moments: Column, theirs: Column, their_moments: C
 def _in_order(moments: Mapping[int, int]) -> tuple[Column, Column]:
     keys = tuple(sorted(moments, key=lambda key: (moments[key], key)))
     return keys, tuple([moments[key] for key in keys])
+
+
+def fired_for(goals: Sequence[T], credited: Column, number: int) -> list[Sequence[T]]:
+    """Return the goals that are credited to each of so many exposures.
+
+    Args:
+        goals: All goals, in whatever form.
+        credited: See :class:`Visitor`.
+        number: How many exposures there are.
+    """
+    firsts = _firsts(credited, number)
+    if firsts is None:
+        return [tuple(compress(goals, map((1 << i).__and__, credited))) for i in range(number)]
+    return [goals[first:] for first in firsts]
+
+
+_PREFIXES: Final = frozenset([(1 << number) - 1 for number in range(64)])
+
+
+@lru_cache(maxsize=4096)  # visitors take few ways through a site
+def _firsts(credited: Column, number: int) -> list[int] | None:
+    """Return the first goal of each exposure if it is credited with every later one, too.
+
+    So it is where goals are not restricted to some experiments: each is credited to all exposures before it.
+    """
+    if not _PREFIXES.issuperset(credited) or list(credited) != sorted(credited):
+        return None
+    return [bisect_right(credited, (1 << i) - 1) for i in range(number)]
 
 
 def short_hash(text: str) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, compress, repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from convert_middleware.errors import ArgumentError, WireError
 from convert_middleware.model import Exposure, Hit, Transaction
+from convert_middleware.visitor import fired_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,34 +59,34 @@ def queries(news: News, customer_id: int, project_id: int) -> list[str]:
         project_id: The project.
     """
     visitor, presented, reached, paid = news
-    whose = _write_whose(customer_id, project_id)
+    if not (presented or reached or paid):
+        return []
     _, _, experiments, variations, _, goal_ids, _, credited, _, _ = visitor
-    goals = _write_ids(goal_ids)
+    goals = [*map(_digits, goal_ids)]
     triplets = [
-        f"{pair}-{'.'.join(compress(goals, mask))}" if mask else pair
-        for pair, mask in zip(
-            _write_pairs(experiments, variations), _masks(credited, len(experiments)), strict=True
+        f"{pair}-{'.'.join(fired)}" if fired else pair
+        for pair, fired in zip(
+            map(_pair, experiments, variations), fired_for(goals, credited, len(experiments)), strict=True
         )
     ]
+    text = whose = _whose(customer_id, project_id)
     if presented:
-        places = [i for i, key in enumerate(experiments) if key in presented]
-        first = [triplets[i] for i in places]
+        new = [triplet for key, triplet in zip(experiments, triplets, strict=True) if key in presented]
         if not (reached or paid):
-            return [whose + _PRESENTED % (",".join(first), len(first))]
-        triplets = first + [triplet for i, triplet in enumerate(triplets) if i not in places]
-    elif not (reached or paid):
-        return []
+            return [whose + _PRESENTED % (",".join(new), len(new))]
+        triplets = new + [
+            triplet for key, triplet in zip(experiments, triplets, strict=True) if key not in presented
+        ]
     written = ",".join(triplets)
-    text = whose
     if triplets:
         text += _PRESENTED % (written, len(presented))
     if goals:
-        now = _write_ids(tuple(reached))
+        now = [*map(_digits, reached)]
         before = len(goals) - len(now)
         if goals[before:] == now:  # as when nobody else added anything meanwhile
             goals = now + goals[:before]
         else:
-            goals = now + tuple([goal for goal in goals if goal not in now])
+            goals = now + [goal for goal in goals if goal not in now]
         text += _REACHED % (",".join(goals), len(now))
     if not paid:
         return [text]
@@ -96,31 +97,19 @@ def queries(news: News, customer_id: int, project_id: int) -> list[str]:
     ]
 
 
-# A project has few experiments and goals, and visitors take few ways through it, so that these are hardly
-# ever written anew.
-_WAYS: Final = 1024
+# A project has few ids, and visitors take few ways through it, so that these are hardly ever made anew.
+_KNOWN: Final = 4096
+_digits: Final = lru_cache(_KNOWN)(str)
 
 
-@lru_cache(maxsize=_WAYS)
-def _write_whose(customer_id: int, project_id: int) -> str:
+@lru_cache(maxsize=1)
+def _whose(customer_id: int, project_id: int) -> str:
     return _WHOSE % (customer_id, project_id)
 
 
-@lru_cache(maxsize=_WAYS)
-def _write_ids(ids: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(map(str, ids))
-
-
-@lru_cache(maxsize=_WAYS)
-def _write_pairs(experiments: tuple[int, ...], variations: tuple[int, ...]) -> list[str]:
-    return [f"{key}-{variation}" for key, variation in zip(experiments, variations, strict=True)]
-
-
-@lru_cache(maxsize=_WAYS)
-def _masks(credited: tuple[int, ...], number: int) -> list[tuple[int, ...]]:
-    """Return for each of so many exposures which goals are credited to it; nothing for none."""
-    masks = [tuple(map((1 << i).__and__, credited)) for i in range(number)]
-    return [mask if any(mask) else () for mask in masks]
+@lru_cache(_KNOWN)
+def _pair(experiment_id: int, variation_id: int) -> str:
+    return f"{experiment_id}-{variation_id}"
 
 
 def decode(url: str) -> Hit:
