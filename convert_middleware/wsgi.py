@@ -7,7 +7,7 @@ in objects of its own; what the application returns passes untouched but for our
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sized
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
 from convert_middleware.errors import SettingsError
@@ -167,14 +167,10 @@ class _Exchange:
             if not self._presents:
                 page.withhold()
             given: Headers = [(_bytes(key), _bytes(value)) for key, value in headers]
-            theirs = dict(zip(given, headers, strict=True))  # what is not ours passes as the object it is
             ours, saved = begin_response(
                 self._tracker, page, self._name, given, status=code, secure=self._secure
             )
-            headers = [
-                theirs.get((key, value)) or (key.decode("latin-1"), value.decode("latin-1"))
-                for key, value in ours
-            ]
+            headers = _as_text(ours, given, headers)
         page.begun = True
         if exc_info is None:
             write = self._start_response(status, headers)
@@ -268,9 +264,13 @@ def _is_from(wrapper: type | _FileWrapper, body: object) -> bool:
 class _Body:
     """What the application returned, watched on its way; no generator, so that nothing runs ahead of it."""
 
+    __slots__ = ("_body", "_chunks", "_exchange", "_failed", "_inside", "_over")
+
     def __init__(self, exchange: _Exchange, body: Iterable[bytes]) -> None:
         self._exchange = exchange
         self._body = body
+        # A plain list runs nothing of the application.
+        self._inside: Callable[..., Any] = _call if type(body) is list else exchange.inside
         self._chunks: Iterator[bytes] | None = None
         self._failed = self._over = False
 
@@ -278,18 +278,17 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        exchange = self._exchange
         try:
             if self._chunks is None:
-                self._chunks = exchange.inside(iter, self._body)
-            chunk: bytes = exchange.inside(next, self._chunks)
+                self._chunks = self._inside(iter, self._body)
+            chunk: bytes = self._inside(next, self._chunks)
         except StopIteration:
             raise
         except BaseException:
             self._failed = True
             raise
         if chunk:
-            exchange.show()
+            self._exchange.show()
         return chunk
 
     def close(self) -> None:
@@ -297,7 +296,7 @@ class _Body:
         close = getattr(self._body, "close", None)
         try:
             if close is not None:
-                self._exchange.inside(close)
+                self._inside(close)
         finally:
             self._complete()
 
@@ -310,8 +309,14 @@ class _Body:
         self._exchange.complete(shown=not self._failed)
 
 
+def _call(function: Callable[..., R], *arguments: Any) -> R:
+    return function(*arguments)
+
+
 class _SizedBody(_Body):
     """The same of a list, whose length servers use, and which may be read more than once."""
+
+    __slots__ = ()
 
     def __iter__(self) -> Iterator[bytes]:
         self._chunks = None
@@ -329,16 +334,29 @@ def _says_no(environ: Environ, signals: Container[bytes]) -> bool:
     )
 
 
+def _as_text(ours: Headers, given: Headers, theirs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return headers as text; what the application gave passes as the object it is."""
+    number = len(given)
+    if ours[:number] == given:  # as when nothing of it had to be changed
+        return [*theirs, *[(key.decode("latin-1"), value.decode("latin-1")) for key, value in ours[number:]]]
+    passed = dict(zip(given, theirs, strict=True))
+    return [
+        passed.get((key, value)) or (key.decode("latin-1"), value.decode("latin-1")) for key, value in ours
+    ]
+
+
 def _asked(environ: Environ) -> tuple[str, str, bytes, Iterable[tuple[bytes, bytes]]]:
     """Return a request's method, path, query and headers."""
-    headers = [
-        (_bytes(key.removeprefix(_HEADER).replace("_", "-").lower()), _bytes(value))
-        for key, value in environ.items()
-        if key.startswith(_HEADER)
-    ]
+    headers = [(_field(key), _bytes(value)) for key, value in environ.items() if key.startswith(_HEADER)]
     path = _bytes(environ.get("SCRIPT_NAME", "")) + _bytes(environ.get("PATH_INFO", ""))
     query = _bytes(environ.get("QUERY_STRING", ""))
     return environ.get("REQUEST_METHOD", "GET"), path.decode(errors="replace"), query, headers
+
+
+@lru_cache(maxsize=256)  # browsers send few different ones
+def _field(key: str) -> bytes:
+    """Return a header's name as it came, by its name in the environ."""
+    return _bytes(key.removeprefix(_HEADER).replace("_", "-").lower())
 
 
 def _bytes(value: object) -> bytes:
