@@ -59,7 +59,7 @@ def begin_response(
         if b"set-cookie" in names and _sets(headers, name):
             _say_that_it_is_taken(tracker, name)
             return headers, None
-        text, max_age, whole = tracker.seal(visitor) if visitor is not None else (b"", 0, False)
+        text, max_age, whole = tracker.write_cookie(visitor) if visitor is not None else (b"", 0, False)
         attributes = tracker.cookie_attributes[secure]
         headers.append((b"set-cookie", set_cookie(name, text, max_age, attributes)))
     except Exception as error:  # noqa: BLE001 - the site comes first; the loss is said

@@ -175,13 +175,13 @@ class RecordedTracker(Tracker):
             experiments: The variation of each experiment that they were presented.
             goals: What they reached after that, in order.
         """
-        visitor, _ = self.load(())
+        visitor = self.load(()).visitor
         for key, variation in (experiments or {}).items():
             presented = identifier("experiments", key), identifier("experiments", variation)
             visitor = visitor.present(*presented, self.now())
         for goal in identifiers("goals", goals):
             visitor = visitor.reach(goal, self.now())
-        text, _ = self.write_cookie(visitor)
+        text, *_ = self.write_cookie(visitor)
         return {self.settings.cookie.name: text.decode()}
 
     @contextmanager

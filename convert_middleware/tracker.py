@@ -1,7 +1,7 @@
 """The tracker: the one place that joins the parts. One per process serves every door.
 
-It decides nothing that a part could decide: it reads cookies through the codec, keeps what no cookie could
-carry in its memory, and leaves news to the writer and hits to delivery.
+It decides nothing that a part could decide: it leaves who comes to the reception, what no cookie could carry
+to the memory, news to the writer and hits to delivery.
 """
 
 from __future__ import annotations
@@ -11,42 +11,30 @@ import logging
 import threading
 import time
 import weakref
-from collections import Counter
 from dataclasses import dataclass
-from secrets import token_hex
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from convert_middleware.admission import Admission
-from convert_middleware.browser import VISITOR_COOKIE, fields_of, read_state
 from convert_middleware.composer import Composer
-from convert_middleware.cookie import CookieCodec, RejectedError, Rejection, find
+from convert_middleware.credentials import Credentials
 from convert_middleware.delivery import Delivery, Ledger, Policy, open_outbox, shared_ledger_of
 from convert_middleware.delivery.forks import HERE, begin_anew, in_every_child
 from convert_middleware.delivery.senders.choose import make_sender
-from convert_middleware.errors import SettingsError, TokenError
-from convert_middleware.hooks import (
-    Announcer,
-    BrowserPartsIgnored,
-    CookieRejected,
-    StateEvicted,
-    VisitorWithdrew,
-    visitor_hash,
-)
+from convert_middleware.errors import SettingsError
+from convert_middleware.hooks import Announcer
 from convert_middleware.memory import Memory
-from convert_middleware.page import Loaded, Page
+from convert_middleware.page import Page
+from convert_middleware.reception import Reception
 from convert_middleware.recorder import Recorder
 from convert_middleware.settings import Settings
-from convert_middleware.visitor import News, Visitor, unchecked
+from convert_middleware.visitor import News, Visitor
 from convert_middleware.wire import MAX_URL
 from convert_middleware.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from convert_middleware.delivery import Counts
-
-_TO_URL: Final = str.maketrans("+/", "-_")  # a token may stand in a URL
-_FROM_URL: Final = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +96,8 @@ class Tracker:
         self.announcer = Announcer(settings.hooks, time.monotonic)
         self.customer_id, self.project_id = settings.ids
         self._clock = clock
-        self._cookies = CookieCodec(settings.keys, settings.cookie.max_age)
+        self._credentials = Credentials(settings.keys, settings.cookie, self.announcer)
         self.cookie_attributes = settings.cookie.attributes(False), settings.cookie.attributes(True)
-        self._tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="token")
-        # Of visitors who are not counted, and so must not be where their token is resumed.
-        self._idle_tokens = CookieCodec(settings.keys, settings.cookie.max_age, purpose="idle token")
         self._admission = Admission(
             consent=settings.consent,
             exclude=settings.exclude,
@@ -125,13 +110,11 @@ class Tracker:
         self.asks_consent = self._admission.asks
         self.guards_caches = settings.cache_guard
         self.signals = self._admission.signals
-        self._reads_browser = settings.browser_state == "read"
         endpoint = settings.endpoint.replace("{project_id}", str(self.project_id))
         self._memory = Memory()
         self._lock = threading.RLock()
-        self._refused = self._odd = 0
+        self._refused = 0
         self._told: Counts | None = None  # of a drain or the end before; told again only if it changed
-        self._rejected: Counter[str] = Counter()
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
         self._ledger = Ledger()
@@ -139,13 +122,7 @@ class Tracker:
         shared = shared_ledger_of(outbox)
         self._shares_claims = shared is not None
         composer = Composer(self.customer_id, self.project_id, limit, outbox, self.announcer)
-        self._writer = Writer(
-            composer.compose,
-            self._ledger,
-            outbox,
-            self.announcer,
-            shared,
-        )
+        self._writer = Writer(composer.compose, self._ledger, outbox, self.announcer, shared)
         self._delivery = delivery(
             outbox,
             make_sender(settings.sender, settings.endpoint, self.project_id, soon=settings.deliver),
@@ -155,6 +132,19 @@ class Tracker:
             self._writer,
             settings.deliver,
         )
+        self._reception = Reception(
+            self._admission,
+            self._credentials,
+            self._memory,
+            self._ledger,
+            self._writer,
+            self.announcer,
+            clock,
+            self._delivery.wake,
+            reads_browser=settings.browser_state == "read",
+        )
+        self.meet, self.load = self._reception.meet, self._reception.load
+        self.forget = self._reception.forget
         # A tracker that nobody closes leaves no thread behind; at exit _close_all() waits for delivery.
         weakref.finalize(self, _let_go, self._delivery, settings.drain_timeout).atexit = False
         _alive.add(self)
@@ -164,19 +154,18 @@ class Tracker:
     def stats(self) -> Stats:
         """Return a consistent account of all hits."""
         counts = self._delivery.counts()
-        with self._lock:
-            return Stats(
-                counts.accepted,
-                counts.delivered,
-                counts.waiting,
-                counts.in_flight,
-                counts.dead,
-                counts.dropped,
-                self._refused,
-                dict(self._rejected),
-                self._odd,
-                self._admission.counts(),
-            )
+        return Stats(
+            counts.accepted,
+            counts.delivered,
+            counts.waiting,
+            counts.in_flight,
+            counts.dead,
+            counts.dropped,
+            self._refused,
+            self._credentials.rejected(),
+            self._reception.odd(),
+            self._admission.counts(),
+        )
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything is delivered or given up; return whether that was reached.
@@ -215,22 +204,7 @@ class Tracker:
         Raises:
             TokenError: It is no valid token.
         """
-        now = self._clock()
-        try:
-            text = token.translate(_FROM_URL).encode()
-            try:
-                visitor, _ = self._tokens.read(text, now)
-            except RejectedError as error:
-                if error.reason != Rejection.SIGNATURE:
-                    raise
-                idle, _ = self._idle_tokens.read(text, now)
-                return Recorder(Page(self, lambda: Loaded(idle, excluded=True), shown=True))
-        except RejectedError as error:
-            raise TokenError(error.reason) from None
-        except (AttributeError, TypeError, UnicodeEncodeError):
-            raise TokenError(f"{type(token).__name__} is no text") from None
-        visitor, seen = self._memory.complete(visitor, None, now)
-        loaded = Loaded(visitor, excluded=self.withdrew(visitor), text=seen)
+        loaded = self._reception.resume(token)
         return Recorder(Page(self, lambda: loaded, shown=True))
 
     # --- for the doors --------------------------------------------------------------------------------
@@ -251,6 +225,8 @@ class Tracker:
         self._ledger.after_fork()
         self._writer.after_fork()
         self._admission.after_fork()
+        self._credentials.after_fork()
+        self._reception.after_fork()
 
     def drain(self) -> bool:
         """Deliver what is left and end the thread; a later hit starts it again."""
@@ -258,94 +234,19 @@ class Tracker:
         self._say_goodbye()
         return clean
 
-    def meet(
-        self, name: bytes, method: str, path: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]
-    ) -> Loaded:
-        """Return what a request begins with.
-
-        Args:
-            name: Of the visitor's cookie.
-            method: The request's method; ``"GET"`` for a WebSocket.
-            path: Its path, percent-decoded.
-            query: Its query string as it came.
-            headers: Its headers.
-        """
-        fields = fields_of(headers)
-        header = fields.get(b"cookie", b"")
-        cookies = find(header, name)
-        reason = self._admission.excluded(method, path, query, fields)
-        if reason is None:
-            visitor, stale, text = self._load(cookies)
-            if self._reads_browser and VISITOR_COOKIE in header:  # told by Convert's own script
-                state = read_state(find(header, VISITOR_COOKIE))
-                seen = visitor
-                visitor = visitor.with_browser(state.exposures, state.goals)
-                text = text if visitor is seen else None
-                if state.odd:
-                    self._note_odd(state.odd)
-            return unchecked(Loaded, (visitor, stale, False, False, text))
-        if not (reason.denies and cookies):
-            return Loaded(self.load(cookies)[0], excluded=True)
-        for visitor, _ in self._read_cookies(cookies, self._clock()):
-            self._withdraw(visitor)
-        return Loaded(self.load(())[0], excluded=True, withdrawn=True)
-
-    def load(self, cookies: Sequence[bytes]) -> tuple[Visitor, bool]:
-        """Return the visitor that these cookies describe, and whether the cookie should be written anew."""
-        return self._load(cookies)[:2]
-
-    def _load(self, cookies: Sequence[bytes]) -> tuple[Visitor, bool, bytes | None]:
-        """Do what :meth:`load` does, and return also a cookie that holds just this state, if there is one."""
-        now = self._clock()
-        found = self._read_cookies(cookies, now)
-        if self._writer.anybody_withdrew:
-            # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
-            found = [each for each in found if not self.withdrew(each[0])]
-        if not found:
-            return Visitor(token_hex(16), int(now)), False, None
-        visitor, stale = found[0]
-        if len(found) > 1:
-            for other, _ in found[1:]:
-                visitor = visitor.merge(other)
-            stale = any(old for _, old in found) or visitor not in [each for each, _ in found]
-        complete, text = self._memory.complete(visitor, cookies[0] if len(cookies) == 1 else None, now)
-        return complete, stale or (complete is not visitor and complete != visitor), text
-
-    def write_cookie(self, visitor: Visitor) -> tuple[bytes, int]:
-        """Return the value of the visitor's cookie and its remaining life in seconds."""
-        return self.seal(visitor)[:2]
-
-    def seal(self, visitor: Visitor) -> tuple[bytes, int, bool]:
-        """Do what :meth:`write_cookie` does, and return also whether the cookie holds the whole state."""
-        options, now = self.settings.cookie, int(self._clock())
-        issued_at = now if options.sliding else visitor.issued_at
-        text, evicted = self._cookies.write(visitor, issued_at)
-        if evicted is not None:
-            self.announcer.announce(
-                StateEvicted(
-                    visitor=visitor_hash(visitor.visitor_id),
-                    transactions=evicted.transactions,
-                    experiments=evicted.experiments,
-                    goals=evicted.goals,
-                )
-            )
-        return text, max(1, issued_at + options.max_age - now), evicted is None
-
     # --- for the pages --------------------------------------------------------------------------------
 
     def now(self) -> int:
         """Return seconds since the epoch."""
         return int(self._clock())
 
+    def write_cookie(self, visitor: Visitor) -> tuple[bytes, int, bool]:
+        """Return the visitor's cookie, its life in seconds, and whether it holds the whole state."""
+        return self._credentials.write_cookie(visitor, int(self._clock()))
+
     def write_token(self, visitor: Visitor, *, excluded: bool = False) -> str:
         """Return signed text that :meth:`resume` accepts."""
-        codec = self._idle_tokens if excluded else self._tokens
-        return codec.write(visitor, int(self._clock()))[0].decode().translate(_TO_URL)
-
-    def forget(self, visitor: Visitor) -> None:
-        """Drop what the process remembers of a visitor."""
-        self._memory.forget(visitor)
-        self._ledger.forget(visitor.visitor_id)
+        return self._credentials.write_token(visitor, int(self._clock()), excluded=excluded)
 
     def withdrew(self, visitor: Visitor) -> bool:
         """Tell whether the visitor withdrew consent, perhaps while a page of theirs was being made."""
@@ -402,30 +303,6 @@ class Tracker:
             return
         self._writer.take(news, now)
         self._delivery.wake()
-
-    def _withdraw(self, visitor: Visitor) -> None:
-        """Drop everything of a visitor who was counted and denies it now."""
-        self.forget(visitor)
-        if self._writer.withdraw(visitor.visitor_id, self._clock()):
-            self.announcer.announce(VisitorWithdrew(visitor=visitor_hash(visitor.visitor_id)))
-            self._delivery.wake()
-
-    def _read_cookies(self, cookies: Iterable[bytes], now: float) -> list[tuple[Visitor, bool]]:
-        """Return the state in each that is valid, and whether an old key had signed it; count the others."""
-        found: list[tuple[Visitor, bool]] = []
-        for text in cookies:
-            try:
-                found.append(self._cookies.read(text, now))
-            except RejectedError as error:
-                with self._lock:
-                    self._rejected[error.reason] += 1
-                self.announcer.announce(CookieRejected(reason=error.reason))
-        return found
-
-    def _note_odd(self, parts: int) -> None:
-        with self._lock:
-            self._odd += 1
-        self.announcer.announce(BrowserPartsIgnored(parts=parts))
 
     def _say_goodbye(self) -> None:
         counts = self._delivery.counts()

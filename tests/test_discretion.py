@@ -15,7 +15,7 @@ KEY = "a secret of at least 16 bytes"
 def spoken() -> dict[str, str]:
     """Return one of each, as a careless log line would hold it."""
     tracker = Tracker(Settings(project_id="1", customer_id="2", secret_key=KEY))
-    visitor, _ = tracker.load(())
+    visitor = tracker.load(()).visitor
     return {
         "a signing key": f"Settings(secret_key={KEY!r})",
         "a visitor's state": f"set-cookie: convert_visitor={tracker.write_token(visitor)}; path=/",

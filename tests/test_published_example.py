@@ -71,7 +71,7 @@ def test_the_published_example_is_reached_through_the_public_recording_api(
     earlier: tuple[Callable[[Recorder], None], ...],
 ) -> None:
     tracker = RecordedTracker(project_id=1, customer_id=2)
-    token = tracker.write_token(tracker.load([])[0])
+    token = tracker.write_token(tracker.load([]).visitor)
     for visit in (*earlier, this_visit):
         with tracker.resume(token) as convert:
             visit(convert)

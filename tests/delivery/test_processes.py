@@ -32,7 +32,7 @@ tracker = Tracker(Settings(
 
 def reach(*goals):
     for goal in goals:
-        visitor, _ = tracker.load(())
+        visitor = tracker.load(()).visitor
         with tracker.resume(tracker.write_token(visitor)) as recorder:
             recorder.goal(goal)
 """

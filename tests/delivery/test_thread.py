@@ -175,7 +175,7 @@ class Recorded:
     """A new visitor's token."""
 
     def __init__(self, tracker: Tracker) -> None:
-        visitor, _ = tracker.load(())
+        visitor = tracker.load(()).visitor
         self.token = tracker.write_token(visitor)
 
 

@@ -42,14 +42,14 @@ def test_a_handler_may_ask_for_an_account_wherever_a_request_is(tracking_server:
 told = []
 signal.signal(signal.SIGUSR1, lambda *_: told.append(tracker.stats()))
 opposed = [(b"sec-gpc", b"1"), (b"cookie", b"convert_visitor=forged")]
-for module in ("admission.py", "tracker.py"):
+for module in ("admission.py", "reception.py", "credentials.py"):
     assert everywhere(module, lambda: tracker.meet(b"convert_visitor", "GET", "/", b"", opposed)) > 3, module
 stats = tracker.stats()
 print(stats.excluded, len(told) > 30)
 """
     end = ended_well(tracking_server, script)
 
-    assert end.out == "{'gpc': 2} True\n"
+    assert end.out == "{'gpc': 3} True\n"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ LOCKS: Final[dict[str, Callable[[Any], Any]]] = {
     "ledger": lambda tracker: tracker._ledger._lock,
     "writer": lambda tracker: tracker._writer._lock,
     "admission": lambda tracker: tracker._admission._lock,
+    "credentials": lambda tracker: tracker._credentials._lock,
+    "reception": lambda tracker: tracker._reception._lock,
     "outbox": lambda tracker: tracker._delivery._outbox._lock,
 }
 

@@ -110,7 +110,7 @@ def test_a_file_that_the_site_opened_itself_and_found_broken_is_named(
 def test_trackers_with_redis_outboxes_that_the_site_made_agree_on_who_was_first(convert: Convert) -> None:
     with RedisServer() as server:
         first, second = (convert.tracker(outbox=RedisOutbox(server.url), hooks=[]) for _ in range(2))
-        visitor, _ = first.load(())
+        visitor = first.load(()).visitor
         token = first.write_token(visitor)
         for tracker in (first, second):
             with tracker.resume(token) as recorder:

@@ -53,7 +53,7 @@ def test_of_two_parallel_pages_nothing_is_lost_or_counted_twice(convert: Convert
     kept = later.respond()  # and so the cookie is whole again
     experiments, goals, transactions = counted(convert.hits())
     assert (experiments, goals, transactions) == ([11, 21], [331, 33, 34], ["ab12345"])
-    elsewhere, _ = convert.tracker().load([kept])
+    elsewhere = convert.tracker().load([kept]).visitor
     assert set(elsewhere.goals) == {331, 33, 34}
 
 
@@ -129,7 +129,7 @@ def test_many_threads_with_one_cookie_count_everything_once(convert: Convert) ->
     assert sorted(experiments) == list(range(2, 30))
     assert sorted(goals) == list(range(1, 30))
     assert sorted(transactions) == sorted(f"order {goal}" for goal in range(2, 30))
-    assert set(tracker.load([cookie])[0].goals) == set(range(1, 30))
+    assert set(tracker.load([cookie]).visitor.goals) == set(range(1, 30))
 
 
 def test_a_slow_page_that_only_reads_writes_no_cookie(convert: Convert) -> None:
@@ -160,7 +160,7 @@ def test_what_is_recorded_after_the_response_is_known_at_the_next_request(conver
     kept = second.respond()
     assert second.wrote
     assert counted(convert.hits()) == ([11], [331], ["ab12345"])
-    assert convert.tracker().load([kept])[0].goals == (331,)
+    assert convert.tracker().load([kept]).visitor.goals == (331,)
 
 
 def test_what_the_process_remembers_expires_and_is_still_counted_once(convert: Convert) -> None:
@@ -171,9 +171,9 @@ def test_what_the_process_remembers_expires_and_is_still_counted_once(convert: C
     first.convert.goal(331)
     assert counted(convert.hits()) == ([11], [331], [])
     convert.clock.sleep(REMEMBERED_FOR - 1)
-    assert tracker.load([cookie])[0].goals == (331,)
+    assert tracker.load([cookie]).visitor.goals == (331,)
     convert.clock.sleep(2)
-    assert tracker.load([cookie])[0].goals == ()
+    assert tracker.load([cookie]).visitor.goals == ()
     later = Visit(tracker, cookie)
     later.convert.goal(331)
     later.respond()
@@ -197,11 +197,11 @@ def test_the_process_remembers_a_bounded_number_of_visitors(convert: Convert) ->
         return cookie
 
     first = reach_again_late(0)
-    assert tracker.load([first])[0].triplets() == [Exposure(11, 12, (331,))]
+    assert tracker.load([first]).visitor.triplets() == [Exposure(11, 12, (331,))]
     for number in range(1, 10_001):
         last = reach_again_late(number)
-    assert tracker.load([first])[0].triplets() == [Exposure(11, 12)]
-    assert tracker.load([last])[0].triplets() == [Exposure(11, 12, (331,))]
+    assert tracker.load([first]).visitor.triplets() == [Exposure(11, 12)]
+    assert tracker.load([last]).visitor.triplets() == [Exposure(11, 12, (331,))]
     assert convert.hits() == []
 
 
@@ -277,7 +277,7 @@ def test_a_cookie_is_no_token_and_a_token_is_no_cookie(convert: Convert) -> None
     with pytest.raises(TokenError):
         tracker.resume(cookie.decode())
     for text in (token, token.translate(str.maketrans("-_", "+/"))):
-        assert tracker.load([text.encode()])[0].goals == ()
+        assert tracker.load([text.encode()]).visitor.goals == ()
     assert tracker.stats().rejected_cookies == {"signature": 2}
     assert len(convert.hits()) == 1
 
@@ -288,7 +288,7 @@ def test_tokens_and_cookies_of_another_key_are_refused_until_it_is_accepted(conv
     visit.convert.goal(331)
     cookie, token = visit.respond(), visit.convert.token()
     new = convert.tracker(secret_key=NEW_SECRET)
-    assert new.load([cookie])[0].goals == ()
+    assert new.load([cookie]).visitor.goals == ()
     with pytest.raises(TokenError, match=r"\(signature\)"):
         new.resume(token)
     both = convert.tracker(secret_key=NEW_SECRET, previous_keys=[SECRET])

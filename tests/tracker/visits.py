@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convert_middleware import Recorder
-from convert_middleware.page import Loaded, Page
+from convert_middleware.page import Page
 
 if TYPE_CHECKING:
     from convert_middleware import Tracker
@@ -21,7 +21,7 @@ class Visit:
 
     def __init__(self, tracker: Tracker, *cookies: bytes) -> None:
         self.tracker = tracker
-        self.page = Page(tracker, lambda: Loaded(*tracker.load(cookies)))
+        self.page = Page(tracker, lambda: tracker.load(cookies))
         self.convert = Recorder(self.page)
         self.cookie = cookies[0] if cookies else b""  # as the browser has it
         self.wrote = False
@@ -35,7 +35,7 @@ class Visit:
         page = self.page
         saved = page.to_save()
         if saved is not None:
-            text, _, whole = self.tracker.seal(saved)
+            text, _, whole = self.tracker.write_cookie(saved)
             self.wrote = True
             if not lost:
                 self.cookie = text
