@@ -1,8 +1,9 @@
 """Delivery: what waits, what is tried again, how it leaves and who does the work."""
 
+from convert_middleware.delivery.entry import Entry, Worth
 from convert_middleware.delivery.ledger import Ledger, Recent
 from convert_middleware.delivery.opening import open_outbox, shared_ledger_of
-from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox, Outbox, Worth
+from convert_middleware.delivery.outbox import Counts, MemoryOutbox, Outbox
 from convert_middleware.delivery.policy import Policy
 from convert_middleware.delivery.receipt import EXPOSURE, GOAL, TRANSACTION, Receipt
 from convert_middleware.delivery.redis_streams import RedisOutbox

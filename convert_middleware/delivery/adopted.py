@@ -14,7 +14,8 @@ from convert_middleware.delivery.outbox import NOT_OWED
 from convert_middleware.errors import ConvertError, SettingsError, UnreachableError
 
 if TYPE_CHECKING:
-    from convert_middleware.delivery.outbox import Counts, Entry, Outbox
+    from convert_middleware.delivery.entry import Entry
+    from convert_middleware.delivery.outbox import Counts, Outbox
 
 MUST: Final = ("put", "take", "settle", "retry", "bury", "drop", "purge", "next_due", "counts")
 BATCH: Final = 200  # hits put at once

@@ -11,10 +11,11 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
-from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Protocol
+
+from convert_middleware.delivery.entry import Entry, Worth
+from convert_middleware.delivery.retries import Retries
 
 MAX_HITS: Final = 100_000
 # Reasons to drop a hit that is not made good later: it may have been counted, or its visitor forbids it.
@@ -22,37 +23,6 @@ NOT_OWED: Final = frozenset({"ambiguous", "interrupted", "withdrawn"})
 NOTHING_DUE: Final = -1.0  # a moment at which no retry is due: what is taken then is fresh
 _SOON: Final = 0.25  # seconds
 MAX_BYTES: Final = 32 * 1024 * 1024  # of text
-
-
-class Worth(IntEnum):
-    """What a hit is worth when room runs out; the least goes first."""
-
-    EXPOSURE = 0
-    GOAL = 1
-    REVENUE = 2
-
-
-@dataclass(slots=True)
-class Entry:
-    """A hit on its way.
-
-    Attributes:
-        text: What to send.
-        worth: What it is worth when room runs out.
-        accepted_at: When it was handed over, in seconds since the epoch.
-        attempts: How often it was tried.
-        waited: Seconds the server asked us to wait; they do not count as age.
-        visitor: Whose hit it is, should they withdraw; opaque.
-        receipt: What whoever handed it over gets back if it is finally lost; it stays in this process.
-    """
-
-    text: str
-    worth: int
-    accepted_at: float
-    attempts: int = 0
-    waited: float = 0.0
-    visitor: str = ""
-    receipt: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,60 +68,6 @@ class Outbox(Protocol):
         """Return a consistent account."""
 
 
-class _Retries:
-    """Hits of one worth that wait for another attempt: found by when that is due, or by age.
-
-    Each stands in two heaps; when one of them gives it up it stays in the other as a number without a hit.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[int, Entry] = {}
-        self._by_due: list[tuple[float, int]] = []
-        self._by_age: list[tuple[float, int]] = []
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def push(self, due: float, ticket: int, entry: Entry) -> None:
-        self._entries[ticket] = entry
-        heappush(self._by_due, (due, ticket))
-        heappush(self._by_age, (entry.accepted_at, ticket))
-        for heap in (self._by_due, self._by_age):
-            if len(heap) > 2 * len(self._entries) + 16:  # more numbers without a hit than with one
-                heap[:] = [each for each in heap if each[1] in self._entries]
-                heapify(heap)
-
-    def next_due(self) -> tuple[float, int] | None:
-        """Return when the next one is due, and its ticket."""
-        return self._first(self._by_due)
-
-    def oldest(self) -> tuple[float, int] | None:
-        """Return when the oldest one was accepted, and its ticket."""
-        return self._first(self._by_age)
-
-    def pop(self, ticket: int) -> Entry:
-        return self._entries.pop(ticket)
-
-    def hurry(self) -> None:
-        self._by_due = sorted((0.0, ticket) for ticket in self._entries)
-
-    def clear(self) -> list[Entry]:
-        """Forget all, and return them."""
-        entries = list(self._entries.values())
-        for part in (self._entries, self._by_due, self._by_age):
-            part.clear()
-        return entries
-
-    def of(self, visitor: str) -> list[int]:
-        """Return the tickets of a visitor's hits."""
-        return [ticket for ticket, entry in self._entries.items() if entry.visitor == visitor]
-
-    def _first(self, heap: list[tuple[float, int]]) -> tuple[float, int] | None:
-        while heap and heap[0][1] not in self._entries:
-            heappop(heap)
-        return heap[0] if heap else None
-
-
 class MemoryOutbox:
     """The outbox of one process; lost with it.
 
@@ -175,7 +91,7 @@ class MemoryOutbox:
         self._lock = threading.Lock()
         self._inbox: deque[Entry] = deque()
         self._fresh: list[deque[Entry]] = [deque() for _ in Worth]
-        self._retries = [_Retries() for _ in Worth]
+        self._retries = [Retries() for _ in Worth]
         self._ticket = count()  # breaks ties between retries that are due at once
         self._bytes = 0
         self._waiting = 0
@@ -379,7 +295,7 @@ class MemoryOutbox:
                     self._lose(entry)
                     break
 
-    def _first_due(self) -> tuple[float, int, _Retries] | None:
+    def _first_due(self) -> tuple[float, int, Retries] | None:
         first = [(*due, retries) for retries in self._retries if (due := retries.next_due())]
         return min(first, default=None)
 

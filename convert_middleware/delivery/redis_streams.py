@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
+from convert_middleware.delivery.entry import Entry
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts
 from convert_middleware.delivery.receipt import Receipt
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.errors import OutboxError, UnansweredError

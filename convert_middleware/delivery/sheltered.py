@@ -11,19 +11,13 @@ from asyncio import CancelledError
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from convert_middleware.delivery.outbox import (
-    MAX_BYTES,
-    MAX_HITS,
-    NOTHING_DUE,
-    Counts,
-    Entry,
-    MemoryOutbox,
-    Outbox,
-)
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOTHING_DUE, Counts, MemoryOutbox, Outbox
 from convert_middleware.errors import ConvertError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from convert_middleware.delivery.entry import Entry
 
 RENEWED: Final = 8.0  # seconds between two signs of life; a store believes in death after 30
 REST: Final = 1.0  # seconds before a store that failed is tried again; doubled every time it fails again

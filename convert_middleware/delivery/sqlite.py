@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts, Entry
+from convert_middleware.delivery.entry import Entry
+from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts
 from convert_middleware.delivery.sqlite_shared import SharedFile
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,

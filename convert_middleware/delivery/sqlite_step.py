@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from convert_middleware.delivery.outbox import Entry
+    from convert_middleware.delivery.entry import Entry
 
 PUT: Final = (
     "INSERT INTO hits (text, worth, accepted_at, due, attempts, waited, visitor, owner) "

@@ -15,14 +15,15 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from convert_middleware.delivery.entry import Entry
 from convert_middleware.delivery.forks import HERE, around_every_fork, begin_anew, in_every_child, notice_fork
 from convert_middleware.delivery.loop import LONGEST, ForkGate, PrivateLoop
 from convert_middleware.delivery.losses import Losses
-from convert_middleware.delivery.outbox import Counts, Entry, MemoryOutbox
 from convert_middleware.delivery.worker import Source, Worker
 from convert_middleware.errors import ConvertError
 
 if TYPE_CHECKING:
+    from convert_middleware.delivery.outbox import Counts, MemoryOutbox
     from convert_middleware.delivery.policy import Policy
     from convert_middleware.delivery.senders import Sender
     from convert_middleware.hooks import Announcer

@@ -23,7 +23,8 @@ from convert_middleware.errors import ConvertError
 from convert_middleware.hooks import Announcer, HitDead, HitDelivered, HitRetried
 
 if TYPE_CHECKING:
-    from convert_middleware.delivery.outbox import Entry, MemoryOutbox
+    from convert_middleware.delivery.entry import Entry
+    from convert_middleware.delivery.outbox import MemoryOutbox
     from convert_middleware.delivery.senders import Sender
 
 LANES: Final = 16  # requests under way at once

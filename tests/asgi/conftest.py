@@ -15,7 +15,7 @@ from convert_middleware.wire import decode
 from tests.servers.tracking import PIXEL
 
 if TYPE_CHECKING:
-    from convert_middleware.delivery.outbox import Entry
+    from convert_middleware.delivery.entry import Entry
     from convert_middleware.hooks import Event
     from convert_middleware.model import Hit
     from tests.servers import Behaviour, Seen, TrackingServer
