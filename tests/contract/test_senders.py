@@ -318,7 +318,7 @@ def test_a_body_that_drips_does_not_hold_up_the_outcome_for_long(tracking_server
     tracking_server.default = drip(b"x" * 100)
 
     async def one(kind: Kind) -> Outcome:
-        async with opened(kind, tracking_server.endpoint) as sender, asyncio.timeout(4):
+        async with opened(kind, tracking_server.endpoint) as sender, asyncio.timeout(8):  # an attempt has 10
             return await sender.send(QUERY)
 
     async def story() -> list[Outcome]:
