@@ -66,7 +66,6 @@ class ConvertMiddleware:
             raise SettingsError(next(iter(options)), "cannot be given together with tracker=: it has its own")
         self.app = app
         self.tracker = Tracker(Settings.from_env(**options)) if tracker is None else tracker
-        self._owns_tracker = tracker is None
         self._cookie_name = self.tracker.settings.cookie.name.encode()
         self._project_id = self.tracker.project_id
 
@@ -134,16 +133,19 @@ class ConvertMiddleware:
 
     def _with_lifespan(self, send: Send) -> Send:
         """Start delivery when the application has started, drain before it is done."""
+        serves = False
 
         async def forward(message: Message) -> None:
+            nonlocal serves
             kind = message["type"]
-            if kind == "lifespan.startup.complete":
-                self.tracker.start()
-            elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            if kind == "lifespan.startup.complete" and not serves:
+                serves = True
+                self.tracker.begin_service()
+            elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed") and serves:
                 import anyio.to_thread  # only lifespan needs it
 
-                wait = self.tracker.drain if self._owns_tracker else self.tracker.flush
-                await anyio.to_thread.run_sync(wait)
+                serves = False
+                await anyio.to_thread.run_sync(self.tracker.end_service)
             await send(message)
 
         return forward

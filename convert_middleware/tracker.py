@@ -114,6 +114,7 @@ class Tracker:
         self._memory = Memory()
         self._lock = threading.RLock()
         self._refused = 0
+        self._serving = 0  # servers that have started and not ended
         self._told: Counts | None = None  # of a drain or the end before; told again only if it changed
         repeat = settings.on_ambiguous == "retry"
         outbox = open_outbox(settings.outbox, self.announcer, clock, repeat=repeat)
@@ -213,6 +214,23 @@ class Tracker:
         """Start delivery ahead of the first hit."""
         self._delivery.start()
 
+    def begin_service(self) -> None:
+        """Take note that a server has started, and start delivery ahead of the first hit."""
+        with self._lock:
+            self._serving += 1
+        self.start()
+
+    def end_service(self) -> None:
+        """Take note that a server ends; with the last one, :meth:`drain`.
+
+        A signal may end the process right after that, without its exit handlers.
+        """
+        with self._lock:
+            self._serving -= 1
+            last = self._serving <= 0
+        if last:
+            self.drain()
+
     def signal_stop(self, deadline: float) -> None:
         """Have delivery end by ``deadline`` of the monotonic clock; does not wait."""
         self._delivery.signal_stop(deadline)
@@ -221,6 +239,7 @@ class Tracker:
         """Begin in a forked child with a lock nobody holds; another thread may have held it in the parent."""
         self._lock = threading.RLock()
         self._told = None
+        self._serving = 0
         self._memory.after_fork()
         self._ledger.after_fork()
         self._writer.after_fork()
@@ -229,9 +248,10 @@ class Tracker:
         self._reception.after_fork()
 
     def drain(self) -> bool:
-        """Deliver what is left and end the thread; a later hit starts it again."""
+        """Deliver what is left, end the thread and flush the hooks; a later hit starts it again."""
         clean = self._delivery.drain(self.settings.drain_timeout)
         self._say_goodbye()
+        self.announcer.force_flush(self.settings.drain_timeout)
         return clean
 
     # --- for the pages --------------------------------------------------------------------------------

@@ -141,20 +141,85 @@ def test_a_shutdown_that_fails_is_drained_too(convert: Convert) -> None:
     assert door.tracker.stats().delivered == 1
 
 
-def test_a_tracker_that_doors_share_is_flushed_but_goes_on(convert: Convert) -> None:
-    door = convert.door(site)
-    delivered: list[int] = []
+def test_a_tracker_that_doors_share_is_drained_with_the_last_of_them(convert: Convert) -> None:
+    tracker = convert.tracker()
+    doors = [ConvertMiddleware(site, tracker=tracker) for _ in range(2)]
+    told: list[tuple[str, bool]] = []
 
     async def send(message: Message) -> None:
-        delivered.append(door.tracker.stats().delivered)
+        told.append((message["type"].removeprefix("lifespan."), delivering()))
+
+    async def inner() -> None:
+        await live(doors[1], "/1", send=send)
+
+    async def nested(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await inner()
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await site(scope, receive, send)
 
     async def main() -> None:
-        await live(door, "/1", "/2", send=send)
+        await live(ConvertMiddleware(nested, tracker=tracker), "/2", send=send)
 
     anyio.run(main)
 
-    assert delivered == [0, 2]
-    assert delivering()
+    assert told == [
+        ("startup.complete", True),
+        ("startup.complete", True),
+        ("shutdown.complete", True),
+        ("shutdown.complete", False),
+    ]
+    assert sorted(hit.goals for hit in convert.hits()) == [(1,), (2,)]
+
+
+def test_a_tracker_that_doors_share_counts_what_it_cannot_deliver_before_a_signal_ends_the_process(
+    convert: Convert,
+) -> None:
+    """Uvicorn raises SIGTERM again after its shutdown, so that no exit handler runs."""
+    convert.server.default = stall()
+    tracker = convert.tracker(drain_timeout=0.0)
+
+    async def main() -> None:
+        await live(ConvertMiddleware(site, tracker=tracker), "/1", "/2")
+
+    anyio.run(main)
+    stats = tracker.stats()
+
+    assert stats.accepted == 2 == sum(stats.dropped.values()) + stats.in_flight
+    assert not stats.waiting
+
+
+def test_hooks_that_buffer_are_flushed_before_shutdown_complete_is_passed_on(convert: Convert) -> None:
+    class Buffer:
+        def __init__(self) -> None:
+            self.flushed = self.kept = 0
+
+        def __call__(self, event: object) -> None:
+            self.kept += 1
+
+        def force_flush(self, timeout: float) -> None:
+            assert timeout == 5.0
+            self.flushed, self.kept = self.flushed + self.kept, 0
+
+    buffer = Buffer()
+    door = ConvertMiddleware(site, **convert.options(hooks=[buffer]))
+    convert.trackers.append(door.tracker)
+    seen: list[int] = []
+
+    async def send(message: Message) -> None:
+        seen.append(buffer.flushed)
+
+    async def main() -> None:
+        await live(door, "/331", send=send)
+
+    anyio.run(main)
+
+    assert seen == [0, 3]  # reached, flushed, delivered
+    assert not buffer.kept
 
 
 def test_the_loop_is_free_while_the_rest_is_being_delivered(convert: Convert) -> None:
