@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from convert_middleware.errors import SettingsError
+from convert_middleware.errors import SettingsError, shown
 from convert_middleware.nesting import Asked, DoorPage, door_around
 from convert_middleware.recorder import Recorder, around, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
@@ -62,6 +62,8 @@ class ConvertMiddleware:
     """
 
     def __init__(self, app: App, *, tracker: Tracker | None = None, **options: Unpack[Options]) -> None:
+        if not (tracker is None or isinstance(tracker, Tracker)):
+            raise SettingsError("tracker", f"must be a Tracker, not {shown(tracker)}")
         if tracker is not None and options:
             raise SettingsError(next(iter(options)), "cannot be given together with tracker=: it has its own")
         self.app = app
@@ -91,12 +93,15 @@ class ConvertMiddleware:
                 return
             name = other
         scope[_INSTALLED] = (*installed, (self._project_id, name))
+        outer = around(None) if installed else None
         exchange = _Exchange(self.tracker, scope, name)
         try:
             await self.app(scope, receive, partial(exchange.pass_on, send))
         finally:
             exchange.finish()
             scope[_INSTALLED] = installed
+            if outer is not None:  # another project's, and its handlers may go on
+                _put(scope, outer)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Live through the application's lifespan, or in its place if it has none, as Django.

@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from decimal import Decimal
+    from types import CodeType
 
 LOG_PERIOD: Final = 60.0  # seconds between two log lines of one kind
 MAX_FAILURES: Final = 10  # in a row, after which a hook is switched off
@@ -220,10 +222,15 @@ class Announcer:
                 for number in list(self._failures):
                     self._call(number, lambda hook: hook(event))
 
-    def force_flush(self, timeout: float) -> None:
-        """Ask the hooks that buffer to hand everything on, within ``timeout`` seconds each."""
+    def force_flush(self, deadline: float) -> None:
+        """Ask the hooks that buffer to hand everything on.
+
+        Args:
+            deadline: Of the clock; each hook gets the seconds that are left until then.
+        """
         for number in list(self._failures):
-            self._call(number, lambda hook: getattr(hook, "force_flush", _ignore)(timeout))
+            left = max(0.0, deadline - self._clock())
+            self._call(number, partial(_flush, left))
 
     def shutdown(self) -> None:
         """Tell the hooks that no event follows, and say what was not logged."""
@@ -260,7 +267,10 @@ class Announcer:
                 raise  # somebody at the keyboard means it; no other thread ever hears of that
             failures = self._failures[number] = self._failures.get(number, 0) + 1
             name = getattr(hook, "__qualname__", type(hook).__qualname__)
-            self.log(logging.ERROR, f"hook {number}", "The hook %s raised an error; it was ignored.", name)
+            self.log(
+                logging.ERROR, f"hook {number}", "The hook %s raised %s in %s; it was ignored.",
+                name, type(error).__name__, _place_of(error),
+            )  # fmt: skip
             if failures >= MAX_FAILURES:
                 self._failures.pop(number, None)
                 self.active = bool(self._failures)
@@ -285,8 +295,23 @@ class Announcer:
             setattr(self._busy, what, False)
 
 
-def _ignore(_timeout: float) -> None:
-    """Stand in for a hook that has nothing to flush."""
+def _place_of(error: BaseException) -> str:
+    """Return file and line where an error was raised; its text may hold what no log may tell."""
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    return "an unknown place" if raised is None else place_of(raised.tb_frame.f_code, raised.tb_lineno)
+
+
+def place_of(code: CodeType, line: int) -> str:
+    """Return a file's name, without its folder, and a line."""
+    return f"{code.co_filename.rpartition('/')[2]}:{line}"
+
+
+def _flush(timeout: float, hook: Hook) -> None:
+    flush = getattr(hook, "force_flush", None)
+    if flush is not None:
+        flush(timeout)
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ where hits go is its host's affair; time and everything else is handed in by tha
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from convert_middleware.hooks import (
     TooLateForCookie,
     VariationConflict,
     VisitorForgotten,
+    place_of,
     visitor_hash,
 )
 from convert_middleware.visitor import News, Visitor, unchecked
@@ -60,6 +62,7 @@ class Loaded(NamedTuple):
         excluded: Whether the request is not counted: records work on this page, and nothing of them is kept.
         withdrawn: Whether the browser's cookie has to go.
         text: A cookie that holds just this state; None: there is none.
+        known: Whether the browser sent a cookie, so that its next request will be known, too.
     """
 
     visitor: Visitor
@@ -67,6 +70,7 @@ class Loaded(NamedTuple):
     excluded: bool = False
     withdrawn: bool = False
     text: bytes | None = None
+    known: bool = True
 
 
 class Page:
@@ -84,6 +88,7 @@ class Page:
         "_goals",
         "_host",
         "_kept",
+        "_known",
         "_late",
         "_load",
         "_lock",
@@ -114,7 +119,7 @@ class Page:
         self._kept: Visitor | None = None  # the state as the browser has it, or will have
         self.remembered: Visitor | None = None  # the state as the next request will know it
         self._text: bytes | None = None  # a cookie that holds just that
-        self._stale = self._late = False
+        self._stale = self._late = self._known = False
         self._exposures: list[int] = []  # what is news
         self._goals: list[int] = []
         self._transactions: list[Transaction] = []
@@ -144,7 +149,7 @@ class Page:
             return visitor
         with self._lock:
             if self._visitor is None:
-                self.loaded, self._stale, self.excluded, self.withdrawn, self.seen = self.meet()
+                self.loaded, self._stale, self.excluded, self.withdrawn, self.seen, self._known = self.meet()
                 self._visitor = self._kept = self.loaded
                 self._text = self.seen
                 self.used = True
@@ -295,17 +300,20 @@ class Page:
         return self._host.write_token(visitor, excluded=self.excluded)
 
     def reject(self, error: ArgumentError) -> None:
-        """Raise ``error``, or announce it where the page must go on."""
+        """Raise ``error``, or announce it where the page must go on; for the recorder's methods to call."""
         if self._host.strict:
             raise error
         announcer = self._host.announcer
         announcer.announce(ArgumentRejected(argument=error.argument, reason=error.reason))
-        announcer.log(logging.ERROR, "argument", "Nothing was recorded: %s %s.", error.argument, error.reason)
+        handler = sys._getframe(2)  # noqa: SLF001 - documented, and the only way to the recorder's caller
+        place = place_of(handler.f_code, handler.f_lineno)
+        message = "Nothing was recorded in %s: %s %s."
+        announcer.log(logging.ERROR, f"argument in {place}", message, place, error.argument, error.reason)
 
     def _look_whether_it_is_late(self) -> None:
         """Tell, once, of a record that the browser's next request cannot bring along."""
         visitor = self.loaded
-        if self._late or self.excluded or visitor is None or not visitor.is_new or self._kept is not visitor:
+        if self._late or self.excluded or visitor is None or self._known or self._kept is not visitor:
             return
         self._late = True
         announcer = self._host.announcer

@@ -114,15 +114,15 @@ class Reception:
             # A cookie that outlived its deletion is nobody's: who withdrew and agrees again is somebody new.
             found = [each for each in found if not self._writer.withdrew(each[0].visitor_id)]
         if not found:
-            return Loaded(Visitor(token_hex(16), int(now)))
+            return Loaded(Visitor(token_hex(16), int(now)), known=False)
         visitor, stale = found[0]
         if len(found) > 1:
-            for other, _ in found[1:]:
-                visitor = visitor.merge(other)
+            for other, _ in found:  # under each id there may be what no cookie tells
+                visitor = visitor.merge(self._memory.complete(other, None, now)[0])
             stale = any(old for _, old in found) or visitor not in [each for each, _ in found]
         complete, text = self._memory.complete(visitor, cookies[0] if len(cookies) == 1 else None, now)
         stale = stale or (complete is not visitor and complete != visitor)
-        return unchecked(Loaded, (complete, stale, False, False, text))
+        return unchecked(Loaded, (complete, stale, False, False, text, True))
 
     def resume(self, token: str) -> Loaded:
         """Return what somebody begins with who comes with a token.

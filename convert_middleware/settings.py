@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _PREFIX: Final = "CONVERT_"
 _MAX_LABEL: Final = 63  # characters of a part of a host name (RFC 1035, section 2.3.4)
 _MAX_ENDPOINT: Final = 1024  # bytes, so that a tracking URL stays under 4 096
+_LIKE: Final = "it looks like 'https://host/path/'"
 _SENDERS: Final = ("auto", "httptools", "pyreqwest", "httpx", "httpx2")
 _DURABLE: Final = ("sqlite:", "redis:", "rediss:", "unix:")
 _MAX_DRAIN: Final = 300.0  # seconds
@@ -124,7 +126,11 @@ class Settings:
         customer_id, project_id = self._split_id_number()
         for name, value in (("project_id", project_id), ("customer_id", customer_id)):
             if value is None:
-                raise SettingsError(name, f"is missing: pass {name}=, id_number= or {_PREFIX}{name.upper()}")
+                raise SettingsError(
+                    name,
+                    f"is missing: pass {name}= or id_number=, or set {_PREFIX}{name.upper()} or "
+                    f"{_PREFIX}ID_NUMBER for those who read the environment",
+                )
             object.__setattr__(self, name, _identifier(name, value))
         if self.secret_key is None:
             raise SettingsError(
@@ -178,7 +184,9 @@ class Settings:
                 "project_id",
                 "id_number",
             }  # the environment's may be another project's
-        return cls(**_from_environment(os.environ if environ is None else environ, decided), **given)
+        read = _from_environment(os.environ if environ is None else environ, decided)
+        with _naming_variables("", read):
+            return cls(**read, **given)
 
     def _split_id_number(self) -> tuple[Id | None, Id | None]:
         number: object = self.id_number
@@ -191,7 +199,8 @@ class Settings:
             ("customer_id", self.customer_id, customer),
             ("project_id", self.project_id, project),
         ):
-            if given is not None and _identifier(name, given) != _identifier("id_number", part):
+            number_of_part = _identifier("id_number", part)
+            if given is not None and _identifier(name, given) != number_of_part:
                 raise SettingsError(name, f"contradicts id_number={number!r}: give one of them")
         return customer, project
 
@@ -216,21 +225,26 @@ def _check_endpoint(endpoint: object) -> None:
         raise SettingsError("endpoint", "must be a URL without query, fragment or white space")
     try:
         url = urlsplit(endpoint.replace("{project_id}", "1"))
-        valid = (
-            url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and "@" not in url.netloc
-        )
         longest = urlsplit(endpoint.replace("{project_id}", str(MAX_ID))).hostname or ""
-        labels = longest.removesuffix(".").split(".")
-    except ValueError:
-        valid, labels = False, []
-    if not valid or "{" in endpoint.replace("{project_id}", "") or not url.path:
+        named = bool(url.hostname) and url.port != 0
+    except ValueError:  # brackets that do not match, or a port that is none
         raise SettingsError(
-            "endpoint", "must look like 'https://host/path/'; {project_id} is the only placeholder"
-        )
-    if not all(0 < len(label) <= _MAX_LABEL for label in labels):
-        raise SettingsError(
-            "endpoint", f"must name a host whose parts between dots have 1 to {_MAX_LABEL} characters"
-        )
+            "endpoint", f"must name a host, and a port from 1 to 65535 if any; {_LIKE}"
+        ) from None
+    labels = longest.removesuffix(".").split(".")
+    for broken, rule in (
+        ("{" in endpoint.replace("{project_id}", ""), "may hold {project_id} and no other placeholder"),
+        (url.scheme not in ("http", "https"), "must begin with https:// or http://"),
+        ("@" in url.netloc, "must hold no user name or password"),
+        (not named, "must name a host, and a port from 1 to 65535 if any"),
+        (
+            not all(0 < len(label) <= _MAX_LABEL for label in labels),
+            f"must name a host whose parts between dots have 1 to {_MAX_LABEL} characters",
+        ),
+        (not url.path, "must have a path; the published one is /track/"),
+    ):
+        if broken:
+            raise SettingsError("endpoint", f"{rule}; {_LIKE}")
 
 
 def _checked_hooks(hooks: object) -> tuple[Hook, ...]:
@@ -240,7 +254,9 @@ def _checked_hooks(hooks: object) -> tuple[Hook, ...]:
         if not callable(hook):
             raise SettingsError("hooks", f"must hold callables; {shown(hook)} is none")
         if not _is_plain(hook):
-            raise SettingsError("hooks", f"must hold plain functions; {shown(hook)} would have to be awaited")
+            raise SettingsError(
+                "hooks", f"must hold plain functions that take an event, unlike {shown(hook)}"
+            )
     return tuple(hooks)
 
 
@@ -261,8 +277,22 @@ def _from_environment(environ: Mapping[str, str], decided: set[str]) -> dict[str
         elif variable.startswith(_PREFIX):
             _warn_of_a_slip(variable)
     if cookie:
-        chosen["cookie"] = CookieOptions(**cookie)
+        with _naming_variables("cookie.", cookie):
+            chosen["cookie"] = CookieOptions(**cookie)
     return chosen
+
+
+@contextmanager
+def _naming_variables(kind: str, read: Mapping[str, object]) -> Iterator[None]:
+    """Have an error name the variable that an option was read from."""
+    try:
+        yield
+    except SettingsError as error:
+        option = error.option.removeprefix(kind)
+        variable = f"{_PREFIX}{kind.replace('.', '_').upper()}{option.upper()}"
+        if option in read and variable in _VARIABLES:
+            raise SettingsError(variable, error.reason) from None
+        raise
 
 
 def _warn_of_a_slip(variable: str) -> None:
@@ -335,7 +365,18 @@ def _is_timeout(value: object) -> bool:
 def _is_plain(value: object) -> bool:
     if not callable(value):
         return value is None
-    return not (iscoroutinefunction(value) or iscoroutinefunction(value.__call__))
+    return not (iscoroutinefunction(value) or iscoroutinefunction(value.__call__)) and _takes_one(value)
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    """Tell whether a function can be called with one argument, as far as it says what it takes."""
+    try:
+        signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # some that are written in C do not say
+        return True
+    return True
 
 
 _Reader = Callable[[str, str], Any]

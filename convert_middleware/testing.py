@@ -7,6 +7,7 @@ sends, and says it in words.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -15,8 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from convert_middleware.delivery import Delivery
+from convert_middleware.errors import SettingsError, shown
 from convert_middleware.hooks import HitDelivered
-from convert_middleware.model import identifier, identifiers, money
+from convert_middleware.model import count, identifier, identifiers, money
 from convert_middleware.page import Page
 from convert_middleware.recorder import Recorder, enter, leave
 from convert_middleware.settings import Options, Settings
@@ -74,6 +76,9 @@ class RecordedTracker(Tracker):
         clock: Callable[[], float] = time.time,
         **options: Unpack[Options],
     ) -> None:
+        wrong: object = settings
+        if not isinstance(wrong, Settings):
+            raise SettingsError("settings", f"must be Settings(...), not {shown(wrong)}")
         self.hits: list[Hit] = []
         options |= {"outbox": "memory://", "deliver": True}
         if "id_number" in options:
@@ -146,6 +151,8 @@ class RecordedTracker(Tracker):
 
     def _assert_counted(self, number: int, times: int | None, subject: str, done: str) -> None:
         __tracebackhide__ = True
+        if times is not None:
+            count("times", times, 0, sys.maxsize)
         if number if times is None else number == times:
             return
         often = "once" if number == 1 else f"{number} times"

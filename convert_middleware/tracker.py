@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from convert_middleware.admission import Admission
 from convert_middleware.composer import Composer
@@ -30,6 +30,8 @@ from convert_middleware.settings import Settings
 from convert_middleware.visitor import News, Visitor
 from convert_middleware.wire import MAX_URL
 from convert_middleware.writer import Writer
+
+_FOR_HOOKS: Final = 0.5  # seconds at least that hooks get to flush when a server ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,8 +176,9 @@ class Tracker:
         Args:
             timeout: Seconds to wait at most.
         """
+        deadline = time.monotonic() + timeout
         done = self._delivery.flush(timeout)
-        self.announcer.force_flush(timeout)
+        self.announcer.force_flush(deadline)
         return done
 
     def close(self, timeout: float | None = None) -> bool:
@@ -249,9 +252,10 @@ class Tracker:
 
     def drain(self) -> bool:
         """Deliver what is left, end the thread and flush the hooks; a later hit starts it again."""
-        clean = self._delivery.drain(self.settings.drain_timeout)
+        began, timeout = time.monotonic(), self.settings.drain_timeout
+        clean = self._delivery.drain(timeout)
         self._say_goodbye()
-        self.announcer.force_flush(self.settings.drain_timeout)
+        self.announcer.force_flush(max(began + timeout, time.monotonic() + _FOR_HOOKS))
         return clean
 
     # --- for the pages --------------------------------------------------------------------------------

@@ -205,21 +205,19 @@ class Visitor(NamedTuple):
             return self
         issued_at, visitor_id = min((self.issued_at, self.visitor_id), (other.issued_at, other.visitor_id))
         exposures: dict[int, tuple[int, int]] = {}
-        holders: dict[int, set[int]] = {}
         for state in (self, other):
             for key, variation, at in zip(
                 state.experiments, state.variations, state.presented_at, strict=True
             ):
                 exposures[key] = min((at, variation), exposures.get(key, (at, variation)))
-            # Goals reached after the later of two presentations were reached after both.
-            for goal, credit in zip(state.goals, state.credited, strict=True):
-                members = holders.setdefault(goal, set())
-                members.update([key for i, key in enumerate(state.experiments) if credit >> i & 1])
         experiments, moments = _in_order({key: at for key, (at, _) in exposures.items()})
         goals, reached_at = _in_order(_earliest(self.goals, self.reached_at, other.goals, other.reached_at))
         transactions, paid_at = _in_order(
             _earliest(self.transactions, self.paid_at, other.transactions, other.paid_at)
         )
+        places = {key: 1 << i for i, key in enumerate(experiments)}
+        # Goals reached after the later of two presentations were reached after both.
+        mine, theirs = self._credits(places), other._credits(places)
         return Visitor(
             visitor_id,
             issued_at,
@@ -228,12 +226,23 @@ class Visitor(NamedTuple):
             moments,
             goals,
             reached_at,
-            tuple(
-                [sum([1 << i for i, key in enumerate(experiments) if key in holders[goal]]) for goal in goals]
-            ),
+            tuple([mine.get(goal, 0) | theirs.get(goal, 0) for goal in goals]),
             transactions,
             paid_at,
         )
+
+    def _credits(self, places: Mapping[int, int]) -> dict[int, int]:
+        """Return what each goal is credited with, with experiments at other places.
+
+        Args:
+            places: The bit of each experiment.
+        """
+        bits = [places[key] for key in self.experiments]
+        moved = {
+            credit: sum([bit for i, bit in enumerate(bits) if credit >> i & 1])
+            for credit in set(self.credited)
+        }
+        return {goal: moved[credit] for goal, credit in zip(self.goals, self.credited, strict=True)}
 
 
 def _earliest(mine: Column, my_moments: Column, theirs: Column, their_moments: Column) -> dict[int, int]:
@@ -256,16 +265,17 @@ def fired_for(goals: Sequence[T], credited: Column, number: int) -> list[Sequenc
         credited: See :class:`Visitor`.
         number: How many exposures there are.
     """
-    firsts = _firsts(credited, number)
+    firsts = _firsts(credited, number) if len(credited) <= _SHORT else None
     if firsts is None:
         return [tuple(compress(goals, map((1 << i).__and__, credited))) for i in range(number)]
     return [goals[first:] for first in firsts]
 
 
+_SHORT: Final = 64  # goals of a visitor whose way may be remembered; forged ones are as long as they like
 _PREFIXES: Final = frozenset([(1 << number) - 1 for number in range(64)])
 
 
-@lru_cache(maxsize=4096)  # visitors take few ways through a site
+@lru_cache(maxsize=1024)  # visitors take few ways through a site
 def _firsts(credited: Column, number: int) -> list[int] | None:
     """Return the first goal of each exposure if it is credited with every later one, too.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sized
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Unpack
 
-from convert_middleware.errors import SettingsError
+from convert_middleware.errors import SettingsError, shown
 from convert_middleware.nesting import Asked, DoorPage, door_around
 from convert_middleware.recorder import Recorder, around, enter, leave
 from convert_middleware.response import PRESENTS_NOTHING, Headers, begin_response, cookie_name
@@ -61,6 +61,8 @@ class ConvertWSGIMiddleware:
     """
 
     def __init__(self, app: App, *, tracker: Tracker | None = None, **options: Unpack[Options]) -> None:
+        if not (tracker is None or isinstance(tracker, Tracker)):
+            raise SettingsError("tracker", f"must be a Tracker, not {shown(tracker)}")
         if tracker is not None and options:
             raise SettingsError(next(iter(options)), "cannot be given together with tracker=: it has its own")
         self.app = app
@@ -82,7 +84,8 @@ class ConvertWSGIMiddleware:
             return self.app(environ, start_response)
         passed = environ.get(_INSTALLED, ())
         environ[_INSTALLED] = (*installed, (self._project_id, name))
-        exchange = _Exchange(self.tracker, environ, start_response, name)
+        outer = around(None) if installed else None
+        exchange = _Exchange(self.tracker, environ, start_response, name, outer)
         # Who calls the application again, with the same environ, passes the door again.
         exchange.at_end = partial(environ.__setitem__, _INSTALLED, passed)
         return exchange.run(self.app, environ)
@@ -92,8 +95,11 @@ class _Exchange:
     """One request and its response."""
 
     __slots__ = (
+        "_environ",
+        "_may_show",
         "_may_withdraw",
         "_name",
+        "_outer",
         "_page",
         "_presents",
         "_recorder",
@@ -106,12 +112,19 @@ class _Exchange:
     )
 
     def __init__(
-        self, tracker: Tracker, environ: Environ, start_response: StartResponse, name: bytes
+        self,
+        tracker: Tracker,
+        environ: Environ,
+        start_response: StartResponse,
+        name: bytes,
+        outer: Recorder | None,
     ) -> None:
         self._name = name
+        self._environ = environ
+        self._outer = outer  # another project's, whose handlers have it wherever ours do not run
         self._tracker = tracker
         self._start_response = start_response
-        self._presents = environ.get("REQUEST_METHOD") not in PRESENTS_NOTHING
+        self._presents = self._may_show = environ.get("REQUEST_METHOD") not in PRESENTS_NOTHING
         self._secure = environ.get("wsgi.url_scheme") == "https"
         cookie = environ.get("HTTP_COOKIE")
         self._may_withdraw = (
@@ -147,10 +160,14 @@ class _Exchange:
         Not in a context of its own: what the application sets in its context has to stay there.
         """
         token = enter(self._recorder)
+        if self._outer is not None:
+            self._environ["convert"] = self._recorder
         try:
             return function(*arguments)
         finally:
             leave(token)
+            if self._outer is not None:
+                self._environ["convert"] = self._outer
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Write:
         """Begin the response with our headers."""
@@ -158,7 +175,7 @@ class _Exchange:
         page = self._page
         self._started = True
         code = int(status[:3]) if status[:3].isdigit() else 0
-        self._presents = self._presents and code != 304
+        self._presents = self._may_show and code != 304  # it may start anew and be another one
         used = page.used
         if self._may_withdraw and not used:
             page.visitor  # noqa: B018 - who withdraws need not meet a page that records something

@@ -63,12 +63,12 @@ def _settings(given: argparse.Namespace) -> Settings:
             environ, project_id=1, customer_id=1, secret_key=secrets.token_bytes(32), **chosen
         )
     except SettingsError as error:
-        if error.option != "sender":
+        if error.option not in ("sender", "CONVERT_SENDER"):
             raise
         # A site may also pass a function; nobody can do that here.
         names = ", ".join(map(repr, _SENDERS))
         wrong = shown(given.sender or environ.get("CONVERT_SENDER"))
-        raise SettingsError("sender", f"must be one of {names}, not {wrong}") from error
+        raise SettingsError(error.option, f"must be one of {names}, not {wrong}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

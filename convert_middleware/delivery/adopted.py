@@ -42,6 +42,7 @@ class AdoptedOutbox:
         self._outbox: Any = outbox
         self._kind = kind
         self.batch = int(getattr(outbox, "batch", BATCH))
+        self._ends: deque[tuple[str, Entry, tuple[str, ...]]] = deque()  # which it has to be told of
         self.lost = deque()
 
     @property
@@ -58,22 +59,25 @@ class AdoptedOutbox:
 
     def after_fork(self) -> None:
         """See :class:`~convert_middleware.delivery.sheltered.Store`."""
+        self._ends.clear()
         if hasattr(self._outbox, "after_fork"):
             with suppress(Exception):  # the others of this process must begin, too
                 self._outbox.after_fork()
 
     async def put(self, entries: list[Entry]) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        await self._tell_ends()
         await self._do("put", entries)
 
     async def take(self, number: int, now: float) -> list[Entry]:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
+        await self._tell_ends()
         taken: list[Entry] = await self._do("take", number, now)
         return taken
 
     async def settle(self, entry: Entry) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        await self._do("settle", entry)
+        await self._end("settle", entry)
 
     async def retry(self, entry: Entry, due: float) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -81,12 +85,12 @@ class AdoptedOutbox:
 
     async def bury(self, entry: Entry, reason: str) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        await self._do("bury", entry, reason)
+        await self._end("bury", entry, reason)
         self._give_back(entry)
 
     async def drop(self, entry: Entry, reason: str) -> None:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
-        await self._do("drop", entry, reason)
+        await self._end("drop", entry, reason)
         if reason not in NOT_OWED:
             self._give_back(entry)
 
@@ -112,15 +116,20 @@ class AdoptedOutbox:
 
     async def commit(self) -> None:
         """See :class:`~convert_middleware.delivery.sheltered.Store`."""
+        await self._tell_ends()
         await self._do("commit")
 
     async def renew(self, now: float) -> None:
         """See :class:`~convert_middleware.delivery.sheltered.Store`."""
+        await self._tell_ends()
         await self._do("renew", now)
 
     async def close(self) -> None:
         """See :class:`~convert_middleware.delivery.sheltered.Store`."""
-        await self._do("close")
+        try:
+            await self._tell_ends()
+        finally:
+            await self._do("close")
 
     def counts(self) -> Counts:
         """See :class:`~convert_middleware.delivery.outbox.Outbox`."""
@@ -130,6 +139,21 @@ class AdoptedOutbox:
     def _give_back(self, entry: Entry) -> None:
         if entry.receipt is not None and not self._tells:
             self._lost.append(entry.receipt)
+
+    async def _end(self, what: str, entry: Entry, *reason: str) -> None:
+        """Tell the outbox how a hit ended; if it fails, it is told again before anything else happens."""
+        self._ends.append((what, entry, reason))
+        with suppress(ConvertError):  # said when it is told again
+            await self._tell_ends()
+
+    async def _tell_ends(self) -> None:
+        while self._ends:
+            what, entry, reason = end = self._ends.popleft()
+            try:
+                await self._do(what, entry, *reason)
+            except BaseException:
+                self._ends.appendleft(end)
+                raise
 
     async def _do(self, what: str, *asked: object) -> Any:
         """Have the outbox do something, if it can."""

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Final, Protocol
 
 from convert_middleware.delivery.entry import Entry, Worth
 from convert_middleware.delivery.retries import Retries
+from convert_middleware.errors import SettingsError, shown
 
 MAX_HITS: Final = 100_000
 # Reasons to drop a hit that is not made good later: it may have been counted, or its visitor forbids it.
@@ -68,6 +70,28 @@ class Outbox(Protocol):
         """Return a consistent account."""
 
 
+def check_limits(**limits: object) -> None:
+    """Raise unless each is a whole number above zero.
+
+    Raises:
+        SettingsError: One is something else; it is named.
+    """
+    for name, value in limits.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SettingsError(name, f"must be a whole number from 1, not {shown(value)}")
+
+
+def check_seconds(**times: object) -> None:
+    """Raise unless each is a number of seconds above zero.
+
+    Raises:
+        SettingsError: One is something else; it is named.
+    """
+    for name, value in times.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < inf:
+            raise SettingsError(name, f"must be seconds above 0, not {shown(value)}")
+
+
 class MemoryOutbox:
     """The outbox of one process; lost with it.
 
@@ -77,11 +101,15 @@ class MemoryOutbox:
     Args:
         max_hits: How many may wait.
         max_bytes: How many bytes of text may wait.
+
+    Raises:
+        SettingsError: A limit is no whole number above zero.
     """
 
     durable = False  # whether it wants to be called soon whenever a hit comes
 
     def __init__(self, max_hits: int = MAX_HITS, max_bytes: int = MAX_BYTES) -> None:
+        check_limits(max_hits=max_hits, max_bytes=max_bytes)
         self._max_hits = max_hits
         self._max_bytes = max_bytes
         self.after_fork()

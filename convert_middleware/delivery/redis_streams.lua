@@ -72,12 +72,18 @@ local function close_books()
   answer.step = ask.step
 end
 
+-- What is known of the last step of a process: its number, and the answer if it happened and was not given up.
+local function signed_step()
+  local number, told = string.match(call('HGET', KEYS[STEPS], me) or '', '^(%d+) (.*)$')
+  return tonumber(number or '0'), told or ''
+end
+
 -- Remember the step without the texts, which can be read again.
 local function sign_step()
   local hits = answer.hits
   answer.hits = {}
   for at, hit in ipairs(hits) do answer.hits[at] = hit[1] end
-  call('HSET', KEYS[STEPS], me, cjson.encode(answer))
+  call('HSET', KEYS[STEPS], me, string.format('%.0f ', ask.step) .. cjson.encode(answer))
   answer.hits = hits
 end
 
@@ -461,8 +467,13 @@ end
 
 function todo.leave()
   make_groups()
-  call('ZREM', KEYS[ALIVE], me)
-  call('HDEL', KEYS[STEPS], me)
+  if ask.bar then  -- a step that was given up may still come; dead processes are forgotten after an hour
+    call('ZADD', KEYS[ALIVE], now - 1, me)
+    call('HSET', KEYS[STEPS], me, string.format('%.0f ', ask.bar))
+  else
+    call('ZREM', KEYS[ALIVE], me)
+    call('HDEL', KEYS[STEPS], me)
+  end
   for stream = 1, 4 do
     if #call('XPENDING', KEYS[stream], GROUP, '-', '+', 1, me) == 0 then
       call('XGROUP', 'DELCONSUMER', KEYS[stream], GROUP, me)
@@ -470,11 +481,16 @@ function todo.leave()
   end
 end
 
--- The answer of this step got lost: tell it again if the step happened.
+-- The answer of this step got lost: tell it again if the step happened. Otherwise it must not happen any more: who
+-- asked makes another one in its place, and what a closed connection had sent may still be on its way.
 local function last_step()
-  local signed = call('HGET', KEYS[STEPS], me)
-  local step = signed and cjson.decode(signed)
-  if not step or step.step ~= ask.step then return {unknown = true} end
+  local number, told = signed_step()
+  if number < ask.step then
+    local barred = redis.pcall('HSET', KEYS[STEPS], me, string.format('%.0f ', ask.step))
+    if type(barred) == 'table' then return barred end
+  end
+  if number ~= ask.step or told == '' then return {unknown = true} end
+  local step = cjson.decode(told)
   for at, key in ipairs(step.hits) do
     local stream, id = string.match(key, '^(%d)/(.+)$')
     local entry = call('XRANGE', KEYS[tonumber(stream)], id, id)[1]
@@ -487,7 +503,12 @@ end
 if ARGV[1] ~= 'open' and not call('HGET', KEYS[TOTALS], 'epoch') then
   return cjson.encode({epoch = ''})
 end
-if ARGV[1] == 'again' then return cjson.encode(last_step()) end
+if ARGV[1] == 'again' then
+  local step = last_step()
+  if step.err then return step end
+  return cjson.encode(step)
+end
+if ask.step and signed_step() >= ask.step then return redis.error_reply('LATE this step was given up') end
 -- Without memory a sign of life may be refused, and taking hits out must still work.
 if ask.lease then redis.pcall('ZADD', KEYS[ALIVE], now + ask.lease / 1000, me) end
 for stream, ids in pairs(ask.ended or {}) do

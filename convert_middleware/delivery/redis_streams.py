@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from convert_middleware.delivery.entry import Entry
-from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts
+from convert_middleware.delivery.outbox import (
+    MAX_BYTES,
+    MAX_HITS,
+    NOT_OWED,
+    Counts,
+    check_limits,
+    check_seconds,
+)
 from convert_middleware.delivery.receipt import Receipt
 from convert_middleware.delivery.redis_link import RedisLink
 from convert_middleware.errors import OutboxError, UnansweredError
@@ -62,7 +69,7 @@ class RedisOutbox:
         clock: Returns seconds since the epoch.
 
     Raises:
-        SettingsError: It is no such URL, or the ``redis`` package is missing.
+        SettingsError: It is no such URL, a limit is impossible, or the ``redis`` package is missing.
     """
 
     batch = 200  # hits in one step; Redis serves nobody else meanwhile
@@ -80,6 +87,8 @@ class RedisOutbox:
         repeat_expired: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_limits(max_hits=max_hits, max_bytes=max_bytes, max_dead=max_dead)
+        check_seconds(lease=lease)
         self.link = RedisLink(url, prefix)
         self._script = self.link.script("redis_streams.lua", KEYS)
         self._lease = lease
@@ -100,6 +109,7 @@ class RedisOutbox:
         self._me = f"{os.getpid():x}-{secrets.token_hex(6)}"
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._steps = 0
+        self._gave_up = False  # a step, which may still be on its way to Redis
         self._unsure: _Step | None = None
         self._epoch = ""  # of the data in Redis; others begin with another one when it was flushed
         self._made: int | None = None  # how often a part of the data was lost
@@ -242,7 +252,7 @@ class RedisOutbox:
                     await self.drop(entry, "interrupted")
             await self.commit()  # a step that may be repeated carries nothing
             async with self._alone():
-                await self._step("leave")
+                await self._step("leave", **({"bar": self._steps + 1} if self._gave_up else {}))
         finally:
             self._epoch = ""
             await self.link.close()
@@ -336,6 +346,7 @@ class RedisOutbox:
         answer = await self.link.run(self._script, "again", message)
         self._unsure = None
         if answer.get("unknown") or not answer.get("epoch"):
+            self._gave_up = True
             return False
         self._apply(step, answer)
         self._done.update({id(entry): entry for entry in step.entries})

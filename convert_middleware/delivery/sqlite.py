@@ -16,7 +16,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from convert_middleware.delivery.entry import Entry
-from convert_middleware.delivery.outbox import MAX_BYTES, MAX_HITS, NOT_OWED, Counts
+from convert_middleware.delivery.outbox import (
+    MAX_BYTES,
+    MAX_HITS,
+    NOT_OWED,
+    Counts,
+    check_limits,
+    check_seconds,
+)
 from convert_middleware.delivery.sqlite_shared import SharedFile
 from convert_middleware.delivery.sqlite_step import (
     ANY_FRESH,
@@ -70,7 +77,7 @@ class SqliteOutbox(SharedFile):
         clock: Returns seconds since the epoch.
 
     Raises:
-        SettingsError: There can be no such file, or it is not ours.
+        SettingsError: There can be no such file, it is not ours, or a limit is impossible.
     """
 
     batch = 1_000  # hits in one transaction
@@ -88,6 +95,8 @@ class SqliteOutbox(SharedFile):
         repeat_expired: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_limits(max_hits=max_hits, max_bytes=max_bytes, max_dead=max_dead)
+        check_seconds(lease=lease, busy=busy)
         self._max_hits = max_hits
         self._max_bytes = max_bytes
         self._max_dead = max_dead

@@ -182,7 +182,8 @@ class Delivery:
         self.start()
         with _held(self._starting, _PARTING):
             done = False  # a start that is under way elsewhere has ended
-        self._again.put(None)
+        if self._again.empty():
+            self._again.put(None)
         while not done and (left := deadline - time.monotonic()) > 0 and self._running():
             self._outbox.hurry()
             if (worker := self._worker) is not None:

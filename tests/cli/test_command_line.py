@@ -74,7 +74,7 @@ def test_an_outbox_that_cannot_be_looked_into_is_named(
         (["--outbox", "sqlite:///nowhere/outbox.db"], "there is no directory"),
         (["--outbox", "sqlite:///other.db"], "a database of another program"),
         (["--outbox", "mongo://me:password@host/"], "must be"),
-        (["--outbox", "sqlite:///o.db", "--endpoint", "https://{project}.example/"], "only placeholder"),
+        (["--outbox", "sqlite:///o.db", "--endpoint", "https://{project}.example/"], "no other placeholder"),
         (
             ["--outbox", "sqlite:///o.db", "--sender", "curl"],
             "must be one of 'auto', 'httptools', 'pyreqwest', 'httpx', 'httpx2', not 'curl'.",

@@ -50,6 +50,9 @@ class Line:
         self.leads_to = port
         self.port = 0
         self.cut_after: Callable[[bytes], bool] = lambda _question: False
+        self.held_up: Callable[[bytes], bool] = lambda _question: False
+        self.may_arrive = asyncio.Event()
+        self.arrived = asyncio.Event()
         self.lost = 0
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
@@ -65,8 +68,13 @@ class Line:
         with suppress(ConnectionError):
             while question := await reader.read(1 << 20):
                 lose = self.cut_after(question)
+                late = self.held_up(question)
+                if late:
+                    await self.may_arrive.wait()
                 to_redis.write(question)
                 answer = await redis.read(1 << 20)
+                if late:
+                    self.arrived.set()
                 self.asked.set()
                 await self.may_answer.wait()
                 if lose:
@@ -127,6 +135,47 @@ def test_a_step_whose_answer_gets_lost_happens_once(server: RedisServer, prefix:
 
     assert asyncio.run(story()) == Counts(6, delivered=2, waiting=0, in_flight=3, dead=1)
     assert server.say("XLEN", f"{{{prefix}}}:dead") == ":1"
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("step", ["put", "take", "back", "commit"])
+def test_a_step_that_arrives_after_it_was_given_up_does_not_happen(
+    server: RedisServer, prefix: str, step: str, ends: bool
+) -> None:
+    """As where a packet is lost and the connection closed before it is sent again."""
+
+    async def story() -> list[str]:
+        async with line(server) as way:
+            outbox = RedisOutbox(way.url, prefix=prefix)
+            await outbox.put([Entry("before", Worth.GOAL, NOW)])
+            (before,) = await outbox.take(1, NOW)
+            way.held_up = once(step)
+            await outbox.put([Entry(f"{number}", Worth.GOAL, NOW) for number in range(3)])
+            await outbox.retry(before, NOW)
+            await outbox.renew(NOW)
+            sent = []
+            if ends:
+                while taken := await outbox.take(10, NOW):
+                    sent += [entry.text for entry in taken]
+                    for entry in taken:
+                        await outbox.settle(entry)
+                await outbox.close()
+            elif step == "take":
+                sent += [entry.text for entry in await outbox.take(2, NOW)]
+            way.may_arrive.set()
+            await asyncio.wait_for(way.arrived.wait(), 10)
+            other = RedisOutbox(server.url, prefix=prefix)
+            left = other if ends else outbox
+            while taken := await left.take(10, NOW):
+                sent += [entry.text for entry in taken]
+            assert left.counts().waiting == 0
+            assert await left.next_due() is None or not ends
+            await left.close()
+            await other.link.close()
+            return sent
+
+    assert sorted(asyncio.run(story())) == ["0", "1", "2", "before"]
+    assert server.say("XLEN", f"{{{prefix}}}:hits:1") == ":0"
 
 
 def test_a_dead_letter_is_written_once_however_often_somebody_looks_for_hits(

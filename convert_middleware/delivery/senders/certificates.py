@@ -15,16 +15,24 @@ _CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTI
 def named_certificates() -> list[bytes] | None:
     """Return the certificates, as PEM, that the environment names; None if it names none.
 
+    Folders that are not there are passed over, as OpenSSL does.
+
     Raises:
-        OSError: They cannot be read.
+        OSError: The file cannot be read.
+        ValueError: There is no certificate where they should be.
     """
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if not (file or folders):
         return None
-    files = [Path(file)] if file else []
+    found = _found_in([Path(file)]) if file else []
     for folder in folders.split(os.pathsep) if folders else ():
-        files += [path for path in Path(folder).iterdir() if path.is_file()]
-    return _found_in(files)
+        with suppress(OSError):
+            for path in sorted(Path(folder).iterdir()):
+                with suppress(OSError):  # a folder in it, or not ours to read
+                    found += _found_in([path])
+    if not found:
+        raise ValueError("no certificate")
+    return found
 
 
 def certifi_certificates() -> list[bytes]:

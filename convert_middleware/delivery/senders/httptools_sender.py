@@ -68,8 +68,8 @@ class HttptoolsSender:
         self._opened: set[Connection] = set()
         self._idle: list[Connection] = []  # the one used last is the last
         self._wary: dict[tuple[str, int], float] = {}  # until when, on the loop's clock
-        self._opening: set[asyncio.Task[None]] = set()
-        self._warming: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[Connection]] = set()
+        self._warming: asyncio.Task[Connection] | None = None
         self._proxied: HttpxSender | None = None
 
     async def open(self) -> None:
@@ -87,6 +87,7 @@ class HttptoolsSender:
             await self._open_proxied()
         elif self._project_id is not None or PLACEHOLDER not in self._endpoint:
             self._warming = self._begin(server)
+            self._warming.add_done_callback(self._keep_opened)
 
     async def send(self, text: str) -> Outcome:
         """See :class:`Sender`."""
@@ -129,16 +130,19 @@ class HttptoolsSender:
         self._idle.clear()
         for connection in tuple(self._opened):
             connection.leave()
-        if ending := [*self._opening, *[connection.gone for connection in self._opened]]:
-            await asyncio.wait(ending, timeout=_PARTING)
+        await self._wait_for_endings()
         for opening in self._opening:
             opening.cancel()
         for connection in tuple(self._opened):
             connection.abort()
-        if ending := [*self._opening, *[connection.gone for connection in self._opened]]:
-            await asyncio.wait(ending, timeout=_PARTING)
+        await self._wait_for_endings()
         if self._proxied is not None:
             await self._proxied.close()
+
+    async def _wait_for_endings(self) -> None:
+        ending: list[asyncio.Future[Any]] = [*self._opening, *[each.gone for each in self._opened]]
+        if ending:
+            await asyncio.wait(ending, timeout=_PARTING)
 
     def _find(self, endpoint: str) -> _Server:
         url = urlsplit(endpoint)
@@ -186,12 +190,17 @@ class HttptoolsSender:
         """Return a connection that was just opened, if possible the one being opened since the start."""
         if self._warming is not None and not self._warming.done():
             await asyncio.wait([self._warming])  # that it failed is no news of this request
-        while (connection := self._take(server.address)) is None:
-            await asyncio.shield(self._begin(server))
-        return connection
+            if (connection := self._take(server.address)) is not None:
+                return connection
+        opening = self._begin(server)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._keep_opened)
+            raise
 
-    def _begin(self, server: _Server) -> asyncio.Task[None]:
-        """Begin to open a connection, which will be idle; no end of a request breaks that off.
+    def _begin(self, server: _Server) -> asyncio.Task[Connection]:
+        """Begin to open a connection; no end of a request breaks that off.
 
         Asyncio can lose the socket of a connection that is given up in the moment in which it opens.
         """
@@ -200,12 +209,16 @@ class HttptoolsSender:
         opening.add_done_callback(self._begun)
         return opening
 
-    def _begun(self, opening: asyncio.Task[None]) -> None:
+    def _keep_opened(self, opening: asyncio.Task[Connection]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._keep(opening.result())
+
+    def _begun(self, opening: asyncio.Task[Connection]) -> None:
         self._opening.discard(opening)
         if not opening.cancelled():
             opening.exception()  # heard now, if by nobody else
 
-    async def _open_connection(self, server: _Server) -> None:
+    async def _open_connection(self, server: _Server) -> Connection:
         loop = asyncio.get_running_loop()
         host, port = server.address
         encrypted: dict[str, Any] = {}
@@ -226,7 +239,7 @@ class HttptoolsSender:
             )
         if self._loop is None:
             raise ConnectionAbortedError  # closed meanwhile, and this connection with it
-        self._keep(connection)
+        return connection
 
     # --- proxies --------------------------------------------------------------------------------------
 
