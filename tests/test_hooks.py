@@ -249,3 +249,18 @@ def test_an_order_is_not_part_of_its_events_repr() -> None:
     )
     assert "ab12345" not in repr(event)
     assert "1599" not in repr(event)
+
+
+def test_hooks_share_the_time_that_they_get_to_flush(clock: Clock) -> None:
+    left: list[float] = []
+
+    class Slow:
+        def __call__(self, event: Event) -> None:
+            """Buffer nothing."""
+
+        def force_flush(self, timeout: float) -> None:
+            left.append(timeout)
+            clock.now += 3.0
+
+    Announcer([Slow(), Slow(), Slow()], clock).force_flush(clock() + 5.0)
+    assert left == [5.0, 2.0, 0.0]

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +18,7 @@ import pytest
 from convert_middleware.delivery.policy import Outcome, Result
 from convert_middleware.delivery.senders import connection, httptools_sender
 from convert_middleware.delivery.senders.httptools_sender import HttptoolsSender
+from convert_middleware.errors import SettingsError
 from tests.servers import (
     Authority,
     Behaviour,
@@ -32,6 +35,7 @@ from tests.servers.listener import PeerLeft
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from tests.servers.behaviour import Step
     from tests.servers.listener import Peer
@@ -486,3 +490,55 @@ def test_a_sender_is_closed_in_time_while_it_connects() -> None:
             peer.close()
 
         asyncio.run(story())
+
+
+def test_a_server_that_closes_every_connection_at_once_gets_one_for_each_attempt() -> None:
+    """As a load balancer without a backend does; a process that is busy finds every connection closed."""
+    accepted = 0
+
+    def turn_away(listener: socket.socket) -> None:
+        nonlocal accepted
+        with suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+                accepted += 1
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.001)  # noqa: ASYNC251 - holds the loop up, as a busy process does
+            await asyncio.sleep(0)
+
+    async def story(endpoint: str) -> list[Result]:
+        async with opened(endpoint) as sender, asyncio.timeout(5):
+            work = asyncio.create_task(busy())
+            try:
+                return [(await sender.send("c=2&p=1")).result for _ in range(3)]
+            finally:
+                work.cancel()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=turn_away, args=[listener], daemon=True).start()
+        results = asyncio.run(story(f"http://127.0.0.1:{listener.getsockname()[1]}/track/"))
+        listener.shutdown(socket.SHUT_RDWR)
+
+    assert set(results) <= {Result.NOT_SENT, Result.AMBIGUOUS}
+    assert accepted <= 4  # and one that was open ahead
+
+
+def test_a_folder_of_certificates_that_is_missing_is_passed_over_and_none_at_all_are_refused(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trusted"
+    (folder / "folder").mkdir(parents=True)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'missing'}{os.pathsep}{folder}")
+
+    async def trusted() -> int:
+        async with opened("https://127.0.0.1:9/track/") as sender:
+            assert sender._tls is not None
+            return len(sender._tls.get_ca_certs())
+
+    with pytest.raises(SettingsError, match="SSL_CERT_DIR"):
+        asyncio.run(trusted())
+    (folder / "ours.pem").write_bytes(authority.file.read_bytes())
+    assert asyncio.run(trusted()) == 1

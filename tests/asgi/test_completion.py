@@ -299,15 +299,16 @@ def test_flush_before_the_start_waits_until_the_exposure_is_presented(convert: C
 
 
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("others", ["", "; _conv_v=vi:1*sc:1*exp:{11.{v.12-g.{33.1}}}"])
 def test_a_visitor_without_a_cookie_who_is_met_only_after_the_start_is_told_of(
-    convert: Convert, known: bool
+    convert: Convert, known: bool, others: str
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond()(send)
         current().goal(331)
 
     cookie = ask(convert.door(page(lambda recorder: recorder.goal(33)))).cookie() if known else None
-    ask(convert.door(app), cookie=cookie)
+    ask(convert.door(app), cookie=f"{cookie or 'theme=dark'}{others}")
 
     assert len(convert.told(TooLateForCookie)) == (0 if known else 1)
 

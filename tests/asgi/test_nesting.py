@@ -133,6 +133,26 @@ def test_a_door_added_twice_to_one_application_counts_once(
     assert len(warnings_of(caplog)) == 1
 
 
+def test_when_the_inner_project_has_returned_the_outer_ones_handlers_have_theirs_again(
+    convert: Convert,
+) -> None:
+    async def shop(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        current().goal(33)
+        raise KeyError
+
+    async def sorry(request: Request, _error: Exception) -> Response:
+        assert request.state.convert.goal(12)
+        return PlainTextResponse("sorry", 500)
+
+    inner = convert.door(shop, project_id="70")
+    site = Starlette(routes=[Mount("/sub", app=inner)], exception_handlers={KeyError: sorry})
+
+    answer = ask(convert.door(site), path="/sub/")
+
+    assert [(hit.project_id, hit.goals) for hit in convert.hits()] == [(70, (33,)), (1, (12,))]
+    assert len(answer.cookies()) == 1
+
+
 def test_two_projects_on_purpose_make_two_hits_and_two_cookies(
     convert: Convert, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,11 +12,12 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import pytest
 
-from convert_middleware.delivery import Counts, Entry, MemoryOutbox, Worth
+from convert_middleware.delivery import Counts, Entry, MemoryOutbox, SqliteOutbox, Worth
 from convert_middleware.delivery.opening import open_memory
 from convert_middleware.errors import SettingsError
 
@@ -270,3 +271,13 @@ def test_an_outbox_is_named_by_url_or_given() -> None:
     assert open_memory(given) is given
     assert small.counts().waiting == 2
     assert isinstance(open_memory("memory://"), MemoryOutbox)
+
+
+@pytest.mark.parametrize("wrong", ["x", 0, -1, 1.5, True, None])
+@pytest.mark.parametrize("limit", ["max_hits", "max_bytes"])
+@pytest.mark.parametrize("kind", [MemoryOutbox, partial(SqliteOutbox, "o.db")])
+def test_a_limit_that_makes_no_sense_is_refused_by_name(kind: Any, limit: str, wrong: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        kind(**{limit: wrong})
+    assert caught.value.option == limit
+    assert repr(wrong) in str(caught.value)

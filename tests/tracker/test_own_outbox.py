@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from convert_middleware import MemoryOutbox, RedisOutbox, Settings, SettingsError, SqliteOutbox, Tracker
-from convert_middleware.delivery import Counts, Entry
+from convert_middleware.delivery import Counts, Delivery, Entry, HttpxSender, Policy, ShelteredOutbox
+from convert_middleware.delivery.adopted import AdoptedOutbox
+from convert_middleware.hooks import Announcer
 from tests.asgi.conftest import SECRET
 from tests.delivery.conftest import until
 from tests.redis_server import RedisServer
@@ -216,3 +219,39 @@ def test_an_outbox_that_lacks_something_is_told_what() -> None:
         SettingsError, match=r"and Half lacks take, settle, retry, bury, drop, purge, next_due, counts\."
     ):
         Tracker(options(outbox=Half()))
+
+
+@pytest.mark.parametrize("end", ["settle", "bury", "drop"])
+def test_an_outbox_that_fails_to_note_how_a_hit_ended_is_told_again_and_said_once(
+    convert: Convert, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = 5
+
+    class Forgetful(MemoryOutbox):
+        durable = True
+
+    async def failing(entry: Any, *reason: str) -> None:
+        nonlocal fails
+        fails -= 1
+        if fails >= 0:
+            raise OSError("disk")
+        await getattr(MemoryOutbox, end)(outbox, entry, *reason)
+
+    outbox = Forgetful()
+    setattr(outbox, end, failing)
+    convert.server.default = {"settle": answer(200), "bury": answer(404), "drop": answer(504)}[end]
+    announcer = Announcer((), time.monotonic)
+    store = ShelteredOutbox(AdoptedOutbox(outbox), lambda error: announcer.log(40, "outbox", "%s", error))
+    delivery = Delivery(store, lambda: HttpxSender(convert.server.endpoint), Policy(), announcer)
+    try:
+        for goal in range(1, 21):
+            assert delivery.hand_over(f"c=2&p=1&g={goal}&ga=1", 1)
+        assert delivery.flush(20.0)
+        counts = delivery.counts()
+    finally:
+        delivery.close(5.0)
+
+    ended = {"settle": counts.delivered, "bury": counts.dead, "drop": counts.dropped.get("ambiguous")}
+    assert (ended[end], counts.accepted, counts.in_flight) == (20, 20, 0)
+    assert len(convert.server.targets) == 20
+    assert "never retrieved" not in caplog.text

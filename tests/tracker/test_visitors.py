@@ -303,3 +303,18 @@ def test_tokens_and_cookies_of_another_key_are_refused_until_it_is_accepted(conv
     third.respond()
     assert not third.wrote
     assert len(convert.hits()) == 1
+
+
+def test_of_two_cookies_neither_hides_what_the_process_remembers_under_the_other(convert: Convert) -> None:
+    tracker = convert.tracker()
+    older, newer = tracker.load([]).visitor, tracker.load([]).visitor._replace(visitor_id="f" * 32)
+    older, newer = older.reach(1, tracker.now() - 50), newer.reach(2, tracker.now() - 40)
+    first, second = (tracker.write_cookie(each)[0] for each in (older, newer))
+    late = Visit(tracker, second)
+    late.respond()
+    late.convert.goal(331)
+
+    both = Visit(tracker, first, second)
+
+    assert not both.convert.goal(331)
+    assert [hit.new_goals for hit in convert.hits()] == [1]

@@ -431,3 +431,29 @@ def test_a_request_that_follows_the_last_chunk_at_once_knows_what_came_too_late_
     list(call(wrapped, first.cookie()).body)  # while the server has yet to close the first
 
     assert known == [(331,), (331, 34)]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_when_the_inner_projects_code_does_not_run_the_outer_ones_has_its_recorder(
+    convert: Convert, lazy: bool
+) -> None:
+    def shop(environ: dict[str, Any], start_response: Any) -> Any:
+        def pieces() -> Any:
+            environ["convert"].goal(33)
+            yield b"bought"
+
+        start_response("200 OK", [])
+        return pieces() if lazy else list(pieces())
+
+    inner = door(convert, shop, project_id="70")
+
+    def site(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["convert"].goal(11)
+        body = inner(environ, start_response)
+        environ["convert"].goal(12)
+        return body
+
+    serve(door(convert, site))
+
+    hits = convert.hits()
+    assert sorted((hit.project_id, hit.goals) for hit in hits) == [(1, (11, 12)), (70, (33,))]
