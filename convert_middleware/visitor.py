@@ -164,8 +164,8 @@ class Visitor(NamedTuple):
     def with_browser(self, exposures: Iterable[Exposure], goals: Sequence[int]) -> Visitor:
         """Return the state with what the browser counted by itself, which is not first any more.
 
-        What both know keeps our time and our variation; the rest counts as older than all of ours, so that
-        it is let go first should the cookie become too long.
+        What both know keeps our time and our variation; the rest counts as old as the first visit, so that it
+        is among the first that are let go should the cookie become too long.
 
         Args:
             exposures: What the browser presented, each with the goals it fired for it.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convert_middleware.cookie import BUDGET, CookieCodec, Evicted
+from convert_middleware.cookie import BUDGET, CookieCodec, Evicted, state_of, text_of
 from convert_middleware.model import MAX_ID
 from convert_middleware.visitor import Visitor, short_hash
 from tests.histories import NOW, VISITOR_ID
@@ -152,3 +152,11 @@ def test_the_budget_holds_in_any_year_also_for_a_life_that_starts_anew(now: int)
         assert evicted is not None
         assert len(text) <= BUDGET
         assert codec.read(text, renewed_at)[0].experiments == visitor.experiments[evicted.experiments :]
+
+
+def test_what_a_process_remembers_of_a_visitor_is_whole_unless_it_is_absurd() -> None:
+    crowded, forged = a_history(60, 100), a_history(150, 350)
+    assert codec.write(crowded)[1] is not None
+    assert state_of(text_of(crowded)) == crowded
+    assert len(text_of(forged)) <= 2 * BUDGET
+    assert state_of(text_of(forged)).goals[-50:] == forged.goals[-50:]
