@@ -16,7 +16,7 @@ TELLING: Final = {
     "a visitor's state": re.compile(r"\b1\.[\w+/=-]{16,}\.[\w+/=-]{40,}"),
     "a visitor's id": re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{32}(?![0-9a-fA-F])"),
     "a query": re.compile(r"c=\d+&p=\d+|\b(?:e|ea|g|ga|t)=\d"),
-    "an order": re.compile(r"1599[.]99|ab12345|secret-order"),
+    "an order": re.compile(r"(?<!\d)1599[.]99(?!\d)|ab12345|secret-order"),
 }
 
 
