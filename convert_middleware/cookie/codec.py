@@ -133,7 +133,7 @@ class CookieCodec:
 
 
 def text_of(visitor: Visitor) -> bytes:
-    """Return a state as :meth:`CookieCodec.write` does, unsigned, of twice the size: for this process only."""
+    """Return a state as :meth:`CookieCodec.write` does, unsigned, of twice the size; for this process."""
     payload = pack(visitor, visitor.issued_at)
     if len(payload) > 2 * MAX_PAYLOAD:  # only forged cookies tell so much, and many would fill the memory
         payload = pack(within_budget(visitor, visitor.issued_at)[0], visitor.issued_at)
