@@ -218,7 +218,7 @@ class Tracker:
         self._delivery.start()
 
     def begin_service(self) -> None:
-        """Take note that a server has started, and start delivery ahead of the first hit."""
+        """Take note that a server has started, and :meth:`start`."""
         with self._lock:
             self._serving += 1
         self.start()

@@ -327,6 +327,7 @@ class _Body:
 
 
 def _call(function: Callable[..., R], *arguments: Any) -> R:
+    """Call what needs no recorder around it."""
     return function(*arguments)
 
 

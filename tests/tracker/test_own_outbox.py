@@ -222,7 +222,7 @@ def test_an_outbox_that_lacks_something_is_told_what() -> None:
 
 
 @pytest.mark.parametrize("end", ["settle", "bury", "drop"])
-def test_an_outbox_that_fails_to_note_how_a_hit_ended_is_told_again_and_said_once(
+def test_an_outbox_that_fails_to_note_how_a_hit_ended_is_told_again(
     convert: Convert, end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fails = 5
